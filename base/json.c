@@ -1,0 +1,157 @@
+#include "base/json.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static void put(struct json *j, const char *text, size_t length)
+{
+    if (j->failed || length >= j->size - j->used) {
+        j->failed = true;
+        return;
+    }
+    memcpy(j->text + j->used, text, length);
+    j->used += length;
+}
+
+static void put_text(struct json *j, const char *text)
+{
+    put(j, text, strlen(text));
+}
+
+static void open_value(struct json *j, const char *key)
+{
+    if (j->comma)
+        put(j, ",", 1);
+    if (key) {
+        put(j, "\"", 1);
+        put_text(j, key);
+        put(j, "\":", 2);
+    }
+    j->comma = true;
+}
+
+/* Length of the well-formed UTF-8 sequence at `s` (Unicode 15, table 3-7), 0 when there is none. */
+static size_t utf8_sequence(const uint8_t *s, size_t left)
+{
+    uint8_t low = 0x80, high = 0xbf;
+    size_t length;
+    if (s[0] >= 0xc2 && s[0] <= 0xdf)
+        length = 2;
+    else if ((s[0] & 0xf0) == 0xe0)
+        length = 3;
+    else if (s[0] >= 0xf0 && s[0] <= 0xf4)
+        length = 4;
+    else
+        return 0;
+    if (s[0] == 0xe0)
+        low = 0xa0;
+    else if (s[0] == 0xed)
+        high = 0x9f;
+    else if (s[0] == 0xf0)
+        low = 0x90;
+    else if (s[0] == 0xf4)
+        high = 0x8f;
+    if (left < length || s[1] < low || s[1] > high)
+        return 0;
+    for (size_t i = 2; i < length; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    return length;
+}
+
+static void put_escaped(struct json *j, const uint8_t *s, size_t length)
+{
+    char escape[8];
+    for (size_t i = 0; i < length;) {
+        size_t run = i;
+        while (run < length && s[run] >= 0x20 && s[run] < 0x7f && s[run] != '"' && s[run] != '\\')
+            run++;
+        put(j, (const char *)s + i, run - i);
+        i = run;
+        if (i == length)
+            break;
+        size_t sequence = utf8_sequence(s + i, length - i);
+        if (sequence) {
+            put(j, (const char *)s + i, sequence);
+            i += sequence;
+        } else if (s[i] >= 0x80) {
+            put_text(j, "\\ufffd");
+            i++;
+        } else {
+            if (s[i] == '"' || s[i] == '\\')
+                snprintf(escape, sizeof(escape), "\\%c", s[i]);
+            else
+                snprintf(escape, sizeof(escape), "\\u%04x", s[i]);
+            put_text(j, escape);
+            i++;
+        }
+    }
+}
+
+void json_begin(struct json *j, char *text, size_t size)
+{
+    *j = (struct json){.text = text, .size = size, .failed = size == 0};
+}
+
+void json_object(struct json *j, const char *key)
+{
+    open_value(j, key);
+    put(j, "{", 1);
+    j->comma = false;
+}
+
+void json_object_end(struct json *j)
+{
+    put(j, "}", 1);
+    j->comma = true;
+}
+
+void json_array(struct json *j, const char *key)
+{
+    open_value(j, key);
+    put(j, "[", 1);
+    j->comma = false;
+}
+
+void json_array_end(struct json *j)
+{
+    put(j, "]", 1);
+    j->comma = true;
+}
+
+void json_bytes(struct json *j, const char *key, const void *bytes, size_t length)
+{
+    open_value(j, key);
+    put(j, "\"", 1);
+    put_escaped(j, bytes, length);
+    put(j, "\"", 1);
+}
+
+void json_string(struct json *j, const char *key, const char *text)
+{
+    json_bytes(j, key, text, strlen(text));
+}
+
+void json_unsigned(struct json *j, const char *key, uint64_t value)
+{
+    char digits[24];
+    open_value(j, key);
+    snprintf(digits, sizeof(digits), "%" PRIu64, value);
+    put_text(j, digits);
+}
+
+void json_bool(struct json *j, const char *key, bool value)
+{
+    open_value(j, key);
+    put_text(j, value ? "true" : "false");
+}
+
+ssize_t json_end(struct json *j)
+{
+    if (j->failed)
+        return -ENOSPC;
+    j->text[j->used] = 0;
+    return (ssize_t)j->used;
+}
