@@ -1,0 +1,101 @@
+/*
+ * A policy: rules in, verdicts out. Pure: no sockets, no files, no clock.
+ *
+ * Built once (create, add…, seal) and immutable afterwards: a sealed policy may be read by any thread.
+ * A look-up costs the labels of the name, never the number of rules: names are kept in one hash table keyed by
+ * suffix, so "a.b.example.com" asks for itself and for "*." of each of its parents.
+ */
+#pragma once
+
+#include "acl/reason.h"
+#include "acl/rule.h"
+
+enum acl_mode { ACL_MODE_ENFORCE, ACL_MODE_AUDIT };
+enum acl_dns { ACL_DNS_ALLOWED, ACL_DNS_ANY, ACL_DNS_OFF };
+enum acl_bind { ACL_BIND_REDIAL, ACL_BIND_STRICT, ACL_BIND_OFF };
+enum acl_protocol { ACL_TLS, ACL_HTTP, ACL_TCP };
+
+/* Where a rule was written, for people. `file` may be "--allow", "preset package-managers", …. */
+struct acl_origin {
+    const char *file;
+    unsigned line; /* 0: no line */
+};
+
+/* What a verdict points to. Owned by the policy, valid as long as it is. */
+struct acl_rule_view {
+    const char *text; /* as written */
+    struct acl_origin origin;
+    bool deny;
+};
+
+struct acl_verdict {
+    bool allowed;
+    enum acl_reason reason; /* ACL_RULE_ALLOW, ACL_RULE_DENY, ACL_NO_RULE, or ACL_IP_LITERAL */
+    bool has_rule;
+    struct acl_rule_view rule; /* meaningful when has_rule */
+};
+
+struct acl_policy;
+
+/* NULL when out of memory. `name` is copied. */
+struct acl_policy *acl_policy_create(const char *name);
+void acl_policy_destroy(struct acl_policy *policy); /* accepts NULL */
+
+void acl_policy_set_mode(struct acl_policy *policy, enum acl_mode mode);
+void acl_policy_set_dns(struct acl_policy *policy, enum acl_dns dns);
+void acl_policy_set_bind(struct acl_policy *policy, enum acl_bind bind);
+void acl_policy_set_ech_denied(struct acl_policy *policy, bool denied);
+
+/* Parse and add one rule. Text and origin are copied (file names are interned). 0, -EINVAL or -ENOMEM with err. */
+int acl_policy_add(struct acl_policy *policy, const char *text, size_t length, bool deny, struct acl_origin origin,
+                   struct error *err);
+/* Ready for look-ups; nothing may be added afterwards. 0 or -ENOMEM. */
+int acl_policy_seal(struct acl_policy *policy);
+
+const char *acl_policy_name(const struct acl_policy *policy);
+enum acl_mode acl_policy_mode(const struct acl_policy *policy);
+enum acl_dns acl_policy_dns(const struct acl_policy *policy);
+enum acl_bind acl_policy_bind(const struct acl_policy *policy);
+bool acl_policy_ech_denied(const struct acl_policy *policy);
+
+/* Calls back for every rule in the order added; stops when the callback returns false. */
+void acl_policy_each(const struct acl_policy *policy, bool (*each)(const struct acl_rule_view *rule, void *arg),
+                     void *arg);
+
+/*
+ * May a flow of `protocol` to `name` (normal form of acl_name_normalise) on `port` pass? ACL_TLS looks at web, https://
+ * and tcp:// rules, ACL_HTTP at web, http:// and tcp://, ACL_TCP at tcp:// alone. Deny beats allow. The mode is *not*
+ * applied here: the caller decides what audit mode does with a denial.
+ */
+struct acl_verdict acl_policy_judge_name(const struct acl_policy *policy, enum acl_protocol protocol, const char *name,
+                                         size_t length, uint16_t port);
+
+/* May a TCP flow to this address and port pass by an address rule? */
+struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, const struct addr *destination);
+
+/* May this name be looked up? Any allow rule for it (any scheme, any port) says yes unless a schemeless deny rule
+ * matches; `dns: any` says yes to all but denied names, `dns: off` no to all. */
+struct acl_verdict acl_policy_judge_dns(const struct acl_policy *policy, const char *name, size_t length);
+
+/* Is any address inside this rule-named network allowed by an *allow* address rule with a CIDR (not ":port")? Such a
+ * rule also opens the guard of private ranges for it. */
+bool acl_policy_names_network(const struct acl_policy *policy, const struct addr *destination);
+
+/* What is expected on a TCP port. Several bits may be set. 80 is always HTTP, 443 always TLS. */
+enum acl_port_use {
+    ACL_PORT_TLS = 1,      /* a web or https:// rule may match: a ClientHello must come */
+    ACL_PORT_HTTP = 2,     /* a web or http:// rule may match */
+    ACL_PORT_TCP_NAME = 4, /* a tcp:// rule names it: judge by binding, read nothing */
+    ACL_PORT_ADDRESS = 8,  /* an address rule names it */
+};
+unsigned acl_policy_port_use(const struct acl_policy *policy, uint16_t port);
+
+struct acl_port_range {
+    uint16_t low, high;
+};
+/* The TCP ports a ruleset has to redirect to the gateway: 80, 443 and all that rules name; sorted, disjoint, not
+ * adjacent. Owned by the policy. */
+const struct acl_port_range *acl_policy_ports(const struct acl_policy *policy, size_t *ret_count);
+
+/* Does the policy have deny rules by name? (Then a flow allowed by address must still show its name.) */
+bool acl_policy_denies_names(const struct acl_policy *policy);

@@ -1,0 +1,82 @@
+/*
+ * The audit log: JSON Lines in ECS (DESIGN section 9), one writer thread, a bounded queue, no gap in the sequence.
+ *
+ * The loop thread formats an event into a line and submits it; the writer thread appends it to the file. event.sequence
+ * is given when a line enters the queue, so the file has no gap and no swap. When the queue is full, or the file cannot
+ * be written, audit_ready() turns false: with on_full `deny` the caller denies new flows (ACL_AUDIT_UNAVAILABLE) until it
+ * turns true again; with `drop` the line is counted and left out, and the next line written says how many.
+ * Lines once accepted are kept until written: a full disk holds them back, it never loses them.
+ */
+#pragma once
+
+#include "acl/policy.h"
+#include "base/addr.h"
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+enum audit_action {
+    AUDIT_FLOW_DECISION, /* event.action "flow-allowed" / "flow-denied"; type ["connection","allowed"|"denied"] */
+    AUDIT_FLOW_END,      /* "flow-ended"; type ["connection","end"] */
+    AUDIT_HTTP_REQUEST,  /* a later request of a kept-alive connection: "request-allowed" / "request-denied" */
+    AUDIT_DNS_DENIED,    /* "dns-denied"; type ["protocol","denied"] */
+    AUDIT_PACKET_DENIED, /* "packet-denied": nftables refused it (reason port_denied) */
+};
+
+enum audit_close_by { AUDIT_CLOSE_NONE, AUDIT_CLOSE_CLIENT, AUDIT_CLOSE_ORIGIN, AUDIT_CLOSE_GATEWAY };
+
+/* All pointers are borrowed for the call. Empty / NULL / 0 fields are left out of the JSON. */
+struct audit_event {
+    enum audit_action action;
+    bool allowed;     /* event.outcome success / failure */
+    bool would_deny;  /* sallyport.would_deny: mode audit let it through; reason says why it would be denied */
+    enum acl_reason reason;
+    struct timespec start;    /* CLOCK_REALTIME, event.start */
+    uint64_t duration_ns;     /* event.duration; END events */
+    const char *flow_id;      /* event.id */
+    struct addr source;
+    struct addr destination;  /* original destination */
+    struct addr nat;          /* address really dialled, destination.nat.ip; empty when the same or none */
+    const void *domain;       /* destination.domain, a client's bytes */
+    size_t domain_length;
+    const char *transport;    /* "tcp", "udp" */
+    const char *protocol;     /* "tls", "http", "dns", or NULL */
+    bool tls;                 /* domain is also tls.client.server_name */
+    bool ech_offered;
+    const char *alpn;         /* tls.next_protocol as offered (comma separated) */
+    const char *http_method;
+    const void *dns_name;
+    size_t dns_name_length;
+    const char *dns_type;
+    const char *policy;       /* rule.ruleset */
+    const struct acl_verdict *verdict; /* rule.name (its text), sallyport.rule_origin "file:line" */
+    const char *policy_version;        /* rule.version */
+    const char *container_id, *container_name;
+    const char *binding;      /* sallyport.binding: "dns", "resolved", "redialled", "address" */
+    const char *detail;       /* sallyport.detail: a static sentence */
+    uint64_t bytes_sent;      /* source.bytes: client to origin */
+    uint64_t bytes_received;  /* destination.bytes */
+    enum audit_close_by close_by; /* sallyport.close_by */
+    const char *close_reason; /* sallyport.close_reason: "fin", "rst", "idle_timeout", … */
+};
+
+struct audit;
+
+/* Takes ownership of `fd` (append-only file, pipe or /dev/null); -1: events are formatted, counted and thrown away. Starts
+ * the writer thread. `drop_when_full` is on_full: drop. */
+struct audit *audit_create(int fd, bool drop_when_full, struct error *err);
+/* Replaces the file (after rotation); takes ownership. Lines already queued go to the new one. */
+void audit_reopen(struct audit *audit, int fd);
+/* May a flow be started? Cheap; any thread. */
+bool audit_ready(const struct audit *audit);
+/* 0, -ENOBUFS when the queue is full (the caller must then not let the flow pass; END events and denials always find room
+ * in a reserve as large as the number of flows that were let through). */
+int audit_submit(struct audit *audit, const struct audit_event *event);
+/* Flushes (waits at most `wait_ms`), stops the thread, closes. Returns the number of lines that could not be written. */
+uint64_t audit_destroy(struct audit *audit, unsigned wait_ms);
+
+/* Formats one event with `sequence` into `ret` (one line without newline). Pure; for the tests. Length or -ENOSPC. */
+ssize_t audit_format(const struct audit_event *event, uint64_t sequence, struct timespec now, char *ret, size_t size);
+#define AUDIT_LINE_MAX 8192

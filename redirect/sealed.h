@@ -1,0 +1,47 @@
+/*
+ * The sealed namespace (DESIGN section 3): a network namespace with no link to the outside, whose packets can only end
+ * in the gateway's own sockets.
+ *
+ * sealed_build() runs *inside* the new namespace (a short-lived child; see enclosure.h), needs CAP_NET_ADMIN over it and
+ * nothing else: no program is started, everything is netlink (libmnl, libnftnl).
+ */
+#pragma once
+
+#include "acl/policy.h"
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The sockets of one captured namespace, created in it. -1 where there is none (a family the kernel lacks). */
+struct capture_sockets {
+    int tcp[2];     /* [0] IPv4, [1] IPv6: listening; accepted flows carry SO_ORIGINAL_DST */
+    int dns_udp[2]; /* bound */
+    int dns_tcp[2]; /* listening */
+    int nflog;      /* netlink: packets that the ruleset refused; -1 when the kernel has no NFLOG */
+};
+#define CAPTURE_SOCKETS 7
+#define CAPTURE_SOCKETS_NONE {{-1, -1}, {-1, -1}, {-1, -1}, -1}
+void capture_sockets_close(struct capture_sockets *sockets);
+
+enum sealed_link { SEALED_LINK_AUTO, SEALED_LINK_DUMMY, SEALED_LINK_VETH, SEALED_LINK_LO };
+
+/* Addresses inside, after the convention of slirp and QEMU user networking. The name server is what resolv.conf names;
+ * any other is captured as well. */
+#define SEALED_ADDRESS4 "10.0.2.100/24"
+#define SEALED_GATEWAY4 "10.0.2.2"
+#define SEALED_RESOLVER4 "10.0.2.3"
+#define SEALED_ADDRESS6 "fd00::100/64"
+#define SEALED_GATEWAY6 "fd00::2"
+#define SEALED_RESOLVER6 "fd00::3"
+
+/* Build links, addresses, routes, sysctls, sockets and the ruleset, and test it: a connection to an unroutable address
+ * must come back to our own listener with the original destination intact, a port that no rule names must be refused at
+ * once, for both families. All or an error; on error every socket is closed. `ports` are the TCP ports to redirect. */
+int sealed_build(const struct acl_port_range *ports, size_t port_count, enum sealed_link link,
+                 struct capture_sockets *ret, struct error *err);
+
+/* The original destination of an accepted TCP socket, by its family (SO_ORIGINAL_DST at SOL_IP, or
+ * IP6T_SO_ORIGINAL_DST at SOL_IPV6; netfilter's nf_conntrack_proto.c). 0 or a negative errno; never falls back to the
+ * local address. Works from any namespace. */
+int original_destination(int fd, int family, struct addr *ret);
