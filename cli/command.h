@@ -1,0 +1,24 @@
+/*
+ * Commands: one file each, found through the table in main.c; the usage text is made from the same table.
+ */
+#pragma once
+
+#define EXIT_YES 0
+#define EXIT_NO 1    /* a negative answer: denied, not valid */
+#define EXIT_WRONG 2 /* wrong use or input */
+
+struct command {
+    const char *name;
+    const char *arguments; /* "[--json] FILE…" */
+    const char *summary;   /* one line, lower case, no full stop */
+    /* argv[0] is the command's name; getopt's optind is 0 when it is called. Returns the exit status. */
+    int (*run)(const struct command *self, int argc, char **argv);
+    const char *help; /* the options, a line each, printed behind the usage line by --help */
+};
+
+extern const struct command command_exec, command_inspect, command_policy;
+
+/* "usage: sallyport NAME ARGUMENTS" and the help text, on standard output. Returns EXIT_YES. */
+int command_help(const struct command *self);
+/* One line on standard error: "sallyport NAME: text (see 'sallyport NAME --help')". Returns EXIT_WRONG. */
+int command_misuse(const struct command *self, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,63 @@
+/*
+ * The one binary: finds the command, hands it its arguments.
+ */
+#include "cli/command.h"
+
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct command *const commands[] = {&command_exec, &command_inspect, &command_policy};
+#define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
+
+int command_help(const struct command *self)
+{
+    printf("usage: sallyport %s %s\n\n%s.\n", self->name, self->arguments, self->summary);
+    if (self->help)
+        printf("\n%s", self->help);
+    return EXIT_YES;
+}
+
+int command_misuse(const struct command *self, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    fprintf(stderr, "sallyport %s: %s (see 'sallyport %s --help')\n", self->name, text, self->name);
+    return EXIT_WRONG;
+}
+
+static void print_usage(FILE *to)
+{
+    fprintf(to, "usage: sallyport COMMAND …\n\nThe one guarded exit for containers and AI agents.\n\n");
+    for (size_t i = 0; i < COMMAND_COUNT; i++)
+        fprintf(to, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
+    fprintf(to, "\n'sallyport COMMAND --help' tells its options; 'sallyport --version' the version.\n");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return EXIT_WRONG;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        print_usage(stdout);
+        return EXIT_YES;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("sallyport %s\n", SALLYPORT_VERSION);
+        return EXIT_YES;
+    }
+    for (size_t i = 0; i < COMMAND_COUNT; i++) {
+        if (strcmp(argv[1], commands[i]->name))
+            continue;
+        optind = 0;
+        return commands[i]->run(commands[i], argc - 1, argv + 1);
+    }
+    fprintf(stderr, "sallyport: there is no command \"%s\" (see 'sallyport --help')\n", argv[1]);
+    return EXIT_WRONG;
+}
