@@ -16,7 +16,8 @@
 
 enum { DNS_TYPE_A = 1, DNS_TYPE_CNAME = 5, DNS_TYPE_AAAA = 28, DNS_TYPE_OPT = 41, DNS_TYPE_SVCB = 64,
        DNS_TYPE_HTTPS = 65, DNS_TYPE_IXFR = 251, DNS_TYPE_AXFR = 252, DNS_TYPE_ANY = 255 };
-enum { DNS_NOERROR = 0, DNS_FORMERR = 1, DNS_SERVFAIL = 2, DNS_NXDOMAIN = 3, DNS_NOTIMP = 4, DNS_REFUSED = 5 };
+enum { DNS_NOERROR = 0, DNS_FORMERR = 1, DNS_SERVFAIL = 2, DNS_NXDOMAIN = 3, DNS_NOTIMP = 4, DNS_REFUSED = 5,
+       DNS_BADVERS = 16 /* only with EDNS */ };
 enum { DNS_EDE_BLOCKED = 15, DNS_EDE_FILTERED = 17, DNS_EDE_NETWORK_ERROR = 23, DNS_EDE_NONE = -1 }; /* RFC 8914 */
 
 struct dns_query {
@@ -25,21 +26,25 @@ struct dns_query {
     uint8_t opcode;
     bool recursion_desired, checking_disabled;
     bool edns;              /* an OPT record came */
+    uint8_t edns_version;   /* the answer to more than 0 is DNS_BADVERS */
     bool dnssec_ok;         /* its DO bit */
     uint16_t udp_size;      /* what the client takes over UDP; 512 without EDNS */
     enum acl_name_kind name_kind; /* how the name reads as a host name; `name` is filled when ACL_NAME_OK */
     char name[ACL_NAME_MAX + 1];  /* normal form */
     size_t name_length;
-    char shown[4 * ACL_NAME_MAX + 1]; /* the name for people and the audit log: master-file form, \DDD escapes */
+    char shown[4 * ACL_NAME_MAX + 1]; /* the name for people and the audit log: master-file form, lower case, every byte
+                                         outside letters, digits, '-', '_' as \DDD; "." for the root */
     size_t question_length; /* bytes of the question section (name, type, class), right behind the 12-byte header */
 };
 
 /* 0; -EINVAL when nothing can be answered (shorter than a header, or a response); -EBADMSG when FORMERR is the answer
- * (then id, opcode and recursion_desired are set). Exactly one question is taken. */
+ * (then id, opcode and recursion_desired are set). Exactly one question is taken, and of the sections behind it only an OPT
+ * record is read. For another opcode than QUERY only the question is: answer it with NOTIMP. */
 int dns_query_parse(const uint8_t *bytes, size_t length, struct dns_query *ret);
 
 /* Write an answer without records: `rcode`, and with EDNS an OPT carrying extended error `ede` and its text (ede < 0:
- * none). The question of `query_bytes` is copied. `size` caps it. Returns its length or -ENOSPC. */
+ * none). The question of `query_bytes` is copied. `size` caps it: a text that does not fit is left out. Returns its length
+ * or -ENOSPC. Also for a query that was -EBADMSG (then without question and OPT). */
 ssize_t dns_refusal_write(const uint8_t *query_bytes, const struct dns_query *query, int rcode, int ede,
                           const char *text, uint8_t *ret, size_t size);
 
@@ -61,13 +66,13 @@ struct dns_answer {
 int dns_answer_parse(const uint8_t *bytes, size_t length, const char *name, uint16_t type, struct dns_answer *ret);
 
 /* Turn an upstream answer into one for this client, in place: the client's id, its RD/CD bits, the client's spelling of
- * the question (0x20), AA and AD cleared. Over UDP, when longer than the client takes: only header and question are kept,
- * with TC. `bytes` has been through dns_answer_parse. Returns the length. */
+ * the question (0x20), AA and AD cleared. When it is truncated, or over UDP longer than the client takes: only header and
+ * question are kept, with TC. `bytes` has been through dns_answer_parse. Returns the length. */
 size_t dns_answer_adopt(uint8_t *bytes, size_t length, const uint8_t *query_bytes, const struct dns_query *query,
                         bool udp);
 
 /* "A", "AAAA", "HTTPS", … or "TYPE123" into `ret`; returns ret. */
 const char *dns_type_name(uint16_t type, char ret[12]);
 
-/* A/AAAA query for our own look-ups: returns length. `name` in normal form. */
+/* A/AAAA query for our own look-ups, with EDNS: returns length, -ENOSPC, or -EINVAL for what is no name in normal form. */
 ssize_t dns_query_write(uint16_t id, const char *name, uint16_t type, uint8_t *ret, size_t size);

@@ -40,10 +40,11 @@ struct hello_reader {
     size_t record_at;     /* stream offset of the first record not yet complete */
     size_t message_bytes; /* handshake bytes in the complete records before it */
     size_t message_need;  /* 4 + handshake length once known, else 0 */
+    uint8_t message_head[4];
 };
 
 void hello_reader_init(struct hello_reader *reader);
 
-/* `bytes[0..length)` is the whole stream so far (only ever appended to). *ret is filled for DONE and BAD. The function
- * may reassemble in a buffer of its own on the stack or static per thread; it does not change `bytes`. */
+/* `bytes[0..length)` is the whole stream so far (only ever appended to). *ret is filled for DONE and BAD, after which the
+ * reader is used up. A stream of HELLO_MAX bytes never gets HELLO_MORE. Uses up to 72 KiB of stack. */
 enum hello_status hello_feed(struct hello_reader *reader, const uint8_t *bytes, size_t length, struct hello *ret);
