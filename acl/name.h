@@ -24,5 +24,8 @@ enum acl_name_kind {
  */
 enum acl_name_kind acl_name_normalise(const void *text, size_t length, char ret[ACL_NAME_MAX + 1], size_t *ret_length);
 
+/* Is the last label a number, decimal or 0x… (WHATWG URL, "ends in a number")? No name is judged that is. */
+bool acl_name_ends_in_number(const char *text, size_t length);
+
 /* "an empty label", … for error messages. */
 const char *acl_name_kind_text(enum acl_name_kind kind);

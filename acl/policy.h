@@ -70,18 +70,21 @@ void acl_policy_each(const struct acl_policy *policy, bool (*each)(const struct 
 struct acl_verdict acl_policy_judge_name(const struct acl_policy *policy, enum acl_protocol protocol, const char *name,
                                          size_t length, uint16_t port);
 
-/* May a TCP flow to this address and port pass by an address rule? */
+/* May a TCP flow to this address and port pass by an address rule? An IPv4-mapped destination is judged as IPv4. A flow
+ * allowed by name is still to be refused when this says ACL_RULE_DENY for the address that is really dialled. */
 struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, const struct addr *destination);
 
 /* May this name be looked up? Any allow rule for it (any scheme, any port) says yes unless a schemeless deny rule
  * matches; `dns: any` says yes to all but denied names, `dns: off` no to all. */
 struct acl_verdict acl_policy_judge_dns(const struct acl_policy *policy, const char *name, size_t length);
 
-/* Is any address inside this rule-named network allowed by an *allow* address rule with a CIDR (not ":port")? Such a
- * rule also opens the guard of private ranges for it. */
+/* Does an *allow* address rule name a network (a CIDR or one address) that holds this destination? Such a rule also
+ * opens the guard of private ranges for it. A destination with a port asks for rules that hold the port as well. Rules
+ * for any address (":port", "*:port", /0) name no network. */
 bool acl_policy_names_network(const struct acl_policy *policy, const struct addr *destination);
 
-/* What is expected on a TCP port. Several bits may be set. 80 is always HTTP, 443 always TLS. */
+/* What is expected on a TCP port: what its *allow* rules promise (a port that only deny rules name is closed anyway).
+ * Several bits may be set. 80 is always HTTP, 443 always TLS. Ready after seal. */
 enum acl_port_use {
     ACL_PORT_TLS = 1,      /* a web or https:// rule may match: a ClientHello must come */
     ACL_PORT_HTTP = 2,     /* a web or http:// rule may match */
@@ -93,9 +96,12 @@ unsigned acl_policy_port_use(const struct acl_policy *policy, uint16_t port);
 struct acl_port_range {
     uint16_t low, high;
 };
-/* The TCP ports a ruleset has to redirect to the gateway: 80, 443 and all that rules name; sorted, disjoint, not
- * adjacent. Owned by the policy. */
+/* The TCP ports a ruleset has to redirect to the gateway: 80, 443 and all that allow rules name; sorted, disjoint, not
+ * adjacent. Owned by the policy, ready after seal. */
 const struct acl_port_range *acl_policy_ports(const struct acl_policy *policy, size_t *ret_count);
+
+/* Bytes of memory in use, and how many of them are text (rules as written, names). For metrics and tests. */
+size_t acl_policy_memory(const struct acl_policy *policy, size_t *ret_text);
 
 /* Does the policy have deny rules by name? (Then a flow allowed by address must still show its name.) */
 bool acl_policy_denies_names(const struct acl_policy *policy);
