@@ -15,12 +15,12 @@ enum config_on_full { CONFIG_ON_FULL_DENY, CONFIG_ON_FULL_DROP };
 
 /* Times are milliseconds. */
 struct config_limits {
-    unsigned hello_timeout_ms;     /* accept to verdict; default 10 000 */
-    unsigned connect_timeout_ms;   /* verdict to upstream established, all attempts; default 15 000 */
-    unsigned idle_timeout_ms;      /* no byte either way; default 3 600 000 */
-    unsigned half_close_timeout_ms; /* one side has finished, nothing flows; default 300 000 */
-    unsigned flows_per_container;  /* default 2 048 */
-    unsigned flows_total;          /* default 8 192; capped below RLIMIT_NOFILE by the worker */
+    unsigned hello_timeout_ms;       /* accept to verdict; default 10 000 */
+    unsigned connect_timeout_ms;     /* verdict to upstream established, all attempts; default 15 000 */
+    unsigned idle_timeout_ms;        /* no byte either way; default 3 600 000 */
+    unsigned half_close_timeout_ms;  /* one side has finished, nothing flows; default 300 000 */
+    unsigned flows_per_container;    /* default 2 048 */
+    unsigned flows_total;            /* default 8 192; capped below RLIMIT_NOFILE by the worker */
     unsigned dns_queries_per_second; /* per container, burst of the same; default 200 */
 };
 
@@ -33,35 +33,43 @@ struct config_errors {
 };
 void config_errors_finish(struct config_errors *errors);
 
-/* Load a YAML (or JSON) file. 0, or a negative errno with at least one line in *errors. Paths of allow_files are taken
- * relative to the file's folder. */
+/* Load a YAML (or JSON) file. 0, or a negative errno with at least one line in *errors. Paths of allow_files
+ * are taken relative to the file's folder. */
 int config_load_file(const char *path, struct config_snapshot **ret, struct config_errors *errors);
 /* The same over text in memory; `name` is what errors call it. */
 int config_load_text(const char *name, const char *text, size_t length, struct config_snapshot **ret,
                      struct config_errors *errors);
-/* No file: one policy `name` of profile allowlist with these rule strings (errors call them "--allow"). `profile` may be
- * NULL or a built-in profile to start from. */
+/* No file: one policy `name` of profile allowlist with these rule strings (errors call them "--allow").
+ * `profile` may be NULL or a built-in profile to start from. */
 int config_from_rules(const char *name, const char *profile, const char *const *rules, size_t count,
                       struct config_snapshot **ret, struct config_errors *errors);
 
 struct config_snapshot *config_ref(struct config_snapshot *snapshot);
 void config_unref(struct config_snapshot *snapshot); /* accepts NULL; the last one frees */
 
-/* A policy by name (the file's own, or a built-in profile); NULL when there is none. Owned by the snapshot. */
+/* A policy by name (the file's own, or a built-in profile); NULL when there is none. Owned by the snapshot.
+ */
 const struct acl_policy *config_policy(const struct config_snapshot *snapshot, const char *name);
-/* What `assign` and `default` give a container. Never NULL: the last resort is a policy that denies everything. */
+/* What `assign` and `default` give a container. Never NULL: the last resort is a policy that denies
+ * everything. */
 const struct acl_policy *config_assign(const struct config_snapshot *snapshot, const char *container_name,
                                        const struct addr *source);
-/* A name for the file's only policy, or NULL when there are none or several (then the user must say which). */
+/* A name for the file's only policy, or NULL when there are none or several (then the user must say which).
+ */
 const char *config_only_policy(const struct config_snapshot *snapshot);
-void config_each_policy(const struct config_snapshot *snapshot, void (*each)(const struct acl_policy *policy, void *arg),
-                        void *arg);
+/* The file's own policies, in the order written. */
+void config_each_policy(const struct config_snapshot *snapshot,
+                        void (*each)(const struct acl_policy *policy, void *arg), void *arg);
 
-const struct addr *config_resolvers(const struct config_snapshot *snapshot, size_t *ret_count); /* 0: the host's */
-const char *config_audit_file(const struct config_snapshot *snapshot);                          /* NULL: none named */
+const struct addr *config_resolvers(const struct config_snapshot *snapshot,
+                                    size_t *ret_count);                /* 0: the host's */
+const char *config_audit_file(const struct config_snapshot *snapshot); /* NULL: none named */
 enum config_on_full config_on_full(const struct config_snapshot *snapshot);
 const struct config_limits *config_limits(const struct config_snapshot *snapshot);
 /* Is this address inside `destinations.allow`? */
 bool config_destination_allowed(const struct config_snapshot *snapshot, const struct addr *a);
 /* Version of what was loaded, for rule.version: first 12 hex digits of a hash of the text. */
 const char *config_version(const struct config_snapshot *snapshot);
+/* What is legal but surely not meant (a rule written twice, one that can never match): "file:line:col:
+ * message". */
+const char *const *config_warnings(const struct config_snapshot *snapshot, size_t *ret_count);

@@ -1,0 +1,11 @@
+/*
+ * A whole file in memory.
+ */
+#pragma once
+
+#include "base/error.h"
+
+#include <stddef.h>
+
+/* `ret` gets a heap copy with a NUL behind it. -EFBIG when there is more than `limit`; works on pipes too. */
+int file_read(const char *path, size_t limit, char **ret, size_t *ret_length, struct error *err);

@@ -1,0 +1,113 @@
+/*
+ * One load, from text to snapshot. It runs in four steps, each of which reports all it finds before the next
+ * begins:
+ *
+ *   tree      YAML events become nodes that know their line and column       (tree.c)
+ *   read      the schema: keys, types, single values, each rule by itself    (schema.c, read.c, names_file.c)
+ *   resolve   names that point at policies, profiles and presets             (resolve.c)
+ *   build     drafts become acl policies; only memory can fail here          (build.c), and warnings (lint.c)
+ *
+ * A step that reported something ends the load behind it; no snapshot leaves a load that reported anything.
+ */
+#pragma once
+
+#include "config/arena.h"
+#include "config/presets.h"
+#include "config/profiles.h"
+#include "config/snapshot.h"
+#include "config/snapshot_internal.h"
+
+/* A place in a file, counted from 1. Line 0: no place, only the file. */
+struct mark {
+    unsigned line, column;
+};
+
+struct names_file;
+
+/* One entry of allow, deny, allow_files or deny_files. */
+struct source {
+    struct source *next;
+    struct mark mark;
+    const char *text; /* the rule; NULL when `file` is set */
+    size_t length;
+    const struct names_file *file;
+    bool deny;
+};
+
+/* A name that another part of the file uses, and where. */
+struct reference {
+    struct reference *next;
+    struct mark mark;
+    const char *name; /* NULL: nothing was written */
+};
+
+#define INHERIT (-1) /* of an option: as the parent has it */
+
+/* A policy as written. */
+struct draft {
+    struct draft *next;
+    struct mark mark;
+    const char *name;
+    struct reference extends;
+    struct reference *presets;
+    struct source *sources;
+    int mode, dns, bind, ech_denied; /* INHERIT or the enum's value */
+
+    /* filled by resolve */
+    const struct draft *parent;
+    const struct profile *profile;  /* when the parent is built in */
+    const struct acl_policy *built; /* by build; owned by the snapshot */
+};
+
+/* An entry of `assign`. */
+struct assign_draft {
+    struct assign_draft *next;
+    const char *container; /* glob, or NULL */
+    bool has_subnet;
+    struct cidr subnet;
+    struct reference policy;
+};
+
+struct load {
+    const char *name;   /* what errors call the text */
+    const char *folder; /* relative paths start here */
+    struct arena arena;
+    struct config_errors *errors;
+    size_t reported; /* also those that were left out of `errors` */
+    bool out_of_memory;
+
+    struct draft *drafts;
+    struct assign_draft *assigns;
+    struct reference fallback; /* `default` */
+    struct names_file *files;
+    uint64_t hash;                    /* of everything that was read */
+    struct config_snapshot *snapshot; /* under construction */
+};
+
+/* report.c: "file:line:col: message". The message has no line breaks or other control characters when it
+ * comes out. */
+void report(struct load *load, struct mark mark, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void report_in(struct load *load, const char *file, struct mark mark, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void report_warning(struct load *load, struct mark mark, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* arena_alloc() that notes its failure in `load`. */
+void *load_alloc(struct load *load, size_t size);
+char *load_copy(struct load *load, const char *text, size_t length);
+
+/* read.c: the schema of the file. */
+struct node;
+void read_file(struct load *load, const struct node *root);
+/* One rule by itself; reports what is wrong with it. `file` is what errors call the place. */
+bool check_rule(struct load *load, const char *file, struct mark mark, const char *text, size_t length,
+                bool deny);
+
+/* resolve.c: every reference must lead somewhere, and `extends` to an end. */
+void resolve_references(struct load *load);
+
+/* build.c: policies of the drafts and of the built-in profiles, and what assign and default point to, into
+ * the snapshot. */
+int build_policies(struct load *load);
+/* lint.c: rules that say nothing new, or can never match. */
+void lint_policies(struct load *load);

@@ -1,0 +1,479 @@
+/*
+ * The schema of a policy file (DESIGN section 8): one table of keys a map, one reader a key. A reader checks
+ * its value by itself; what it means together with the rest of the file is resolve.c's.
+ */
+#include "config/names_file.h"
+#include "config/schema.h"
+
+#include <idn2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(array) (sizeof(array) / sizeof(*(array)))
+#define FIELDS(table) table, COUNT(table)
+#define POLICY_NAME_MAX 64
+
+/* ---- rules ---- */
+
+static bool is_ascii(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)text[i] >= 0x80)
+            return false;
+    return true;
+}
+
+/* Where in a rule its name is, behind the scheme and "*." and before the port. */
+struct rule_parts {
+    size_t name_at, name_length;
+};
+
+static struct rule_parts split_rule(const char *text, size_t length)
+{
+    const char *scheme = memmem(text, length, "://", 3);
+    size_t at = scheme ? (size_t)(scheme - text) + 3 : 0;
+    while (at < length && (text[at] == '*' || text[at] == '.'))
+        at++;
+    size_t end = at;
+    while (end < length && text[end] != ':' && text[end] != '/')
+        end++;
+    return (struct rule_parts){at, end - at};
+}
+
+/* Rules are ASCII; a name in another script is written as its A-label, which libidn2 knows. */
+static void report_non_ascii(struct load *load, const char *file, struct mark mark, const char *text,
+                             size_t length)
+{
+    int shown = (int)(length > 200 ? 200 : length);
+    struct rule_parts parts = split_rule(text, length);
+    char *name = arena_copy(&load->arena, text + parts.name_at, parts.name_length), *ascii = NULL;
+    if (!name) {
+        load->out_of_memory = true;
+        return;
+    }
+    int r = idn2_to_ascii_8z(name, &ascii, IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL);
+    if (r == IDN2_OK)
+        report_in(load, file, mark, "rule \"%.*s\": names are written in ASCII; write \"%.*s%s%.*s\"", shown,
+                  text, (int)parts.name_at, text, ascii, (int)(length - parts.name_at - parts.name_length),
+                  text + parts.name_at + parts.name_length);
+    else
+        report_in(load, file, mark,
+                  "rule \"%.*s\": it has a non-ASCII character, and is no internationalised name (%s)", shown,
+                  text, idn2_strerror(r));
+    idn2_free(ascii);
+}
+
+bool check_rule(struct load *load, const char *file, struct mark mark, const char *text, size_t length,
+                bool deny)
+{
+    struct acl_rule rule;
+    struct error err;
+    if (!is_ascii(text, length)) {
+        report_non_ascii(load, file, mark, text, length);
+        return false;
+    }
+    if (acl_rule_parse(text, length, deny, &rule, &err) < 0) {
+        report_in(load, file, mark, "%s", err.text);
+        return false;
+    }
+    return true;
+}
+
+/* ---- gateway ---- */
+
+static void read_resolver(struct load *load, const struct node *node, void *object)
+{
+    struct config_snapshot *snapshot = object;
+    struct addr a;
+    const char *text = schema_text(load, node, "a resolver");
+    if (!text)
+        return;
+    if (!addr_parse_with_port(text, 53, &a))
+        report(load, node->mark,
+               "a resolver cannot be \"%s\": write an address, or ADDR:PORT ([ADDR]:PORT for IPv6)", text);
+    else if (snapshot->resolver_count == RESOLVERS_MAX)
+        report(load, node->mark, "too many resolvers: write at most %d", RESOLVERS_MAX);
+    else
+        snapshot->resolvers[snapshot->resolver_count++] = a;
+}
+
+static void read_resolvers(struct load *load, const struct node *node, void *object)
+{
+    if (node->kind == NODE_LIST && !node->first)
+        report(load, node->mark, "resolvers is empty: name one, or remove the key to use the host's");
+    schema_list(load, node, "resolvers", read_resolver, object);
+}
+
+static void read_audit_file(struct load *load, const struct node *node, void *object)
+{
+    struct config_snapshot *snapshot = object;
+    const char *path = schema_text(load, node, "the audit file");
+    if (!path)
+        return;
+    if (path[0] != '/')
+        report(load, node->mark, "the audit file cannot be \"%s\": write a path that begins with /", path);
+    else if (!(snapshot->audit_file = strdup(path)))
+        load->out_of_memory = true;
+}
+
+static void read_on_full(struct load *load, const struct node *node, void *object)
+{
+    static const char *const words[] = {[CONFIG_ON_FULL_DENY] = "deny", [CONFIG_ON_FULL_DROP] = "drop"};
+    int choice = schema_choice(load, node, "on_full", words, COUNT(words));
+    if (choice >= 0)
+        ((struct config_snapshot *)object)->on_full = (enum config_on_full)choice;
+}
+
+static void read_audit(struct load *load, const struct node *node, void *object)
+{
+    static const struct field fields[] = {{"file", read_audit_file}, {"on_full", read_on_full}};
+    schema_map(load, node, "audit", FIELDS(fields), object);
+}
+
+#define DURATION(name, low, high)                                                                    \
+    static void read_##name(struct load *load, const struct node *node, void *object)                \
+    {                                                                                                \
+        schema_duration(load, node, #name, low, high, &((struct config_limits *)object)->name##_ms); \
+    }
+#define NUMBER(name, low, high)                                                              \
+    static void read_##name(struct load *load, const struct node *node, void *object)        \
+    {                                                                                        \
+        schema_count(load, node, #name, low, high, &((struct config_limits *)object)->name); \
+    }
+#define SECONDS 1000u
+#define HOURS (3600u * SECONDS)
+
+DURATION(hello_timeout, 100, 300 * SECONDS)
+DURATION(connect_timeout, 100, 600 * SECONDS)
+DURATION(idle_timeout, 1 * SECONDS, 720 * HOURS)
+DURATION(half_close_timeout, 1 * SECONDS, 24 * HOURS)
+NUMBER(flows_per_container, 1, 1000000)
+NUMBER(flows_total, 1, 1000000)
+NUMBER(dns_queries_per_second, 1, 1000000)
+
+static void read_limits(struct load *load, const struct node *node, void *object)
+{
+    static const struct field fields[] = {
+        {"hello_timeout", read_hello_timeout},
+        {"connect_timeout", read_connect_timeout},
+        {"idle_timeout", read_idle_timeout},
+        {"half_close_timeout", read_half_close_timeout},
+        {"flows_per_container", read_flows_per_container},
+        {"flows_total", read_flows_total},
+        {"dns_queries_per_second", read_dns_queries_per_second},
+    };
+    schema_map(load, node, "limits", FIELDS(fields), &((struct config_snapshot *)object)->limits);
+}
+
+static void read_gateway(struct load *load, const struct node *node, void *object)
+{
+    static const struct field fields[] = {
+        {"resolvers", read_resolvers}, {"audit", read_audit}, {"limits", read_limits}};
+    schema_map(load, node, "gateway", FIELDS(fields), object);
+}
+
+/* ---- destinations ---- */
+
+static bool read_network(struct load *load, const struct node *node, const char *what, struct cidr *ret)
+{
+    char shown[ADDR_TEXT_MAX];
+    const char *text = schema_text(load, node, what);
+    if (!text)
+        return false;
+    if (cidr_parse(text, strlen(text), false, ret))
+        return true;
+    if (cidr_parse(text, strlen(text), true, ret))
+        report(load, node->mark, "%s cannot be %s: bits are set behind the prefix; write %s", what, text,
+               cidr_format(ret, shown));
+    else
+        report(load, node->mark, "%s cannot be \"%s\": write ADDR/LEN, as 10.20.0.0/16 or \"2001:db8::/32\"",
+               what, text);
+    return false;
+}
+
+static void read_destination(struct load *load, const struct node *node, void *object)
+{
+    struct config_snapshot *snapshot = object;
+    struct cidr net;
+    if (!read_network(load, node, "a destination", &net))
+        return;
+    if (snapshot->destination_count == DESTINATIONS_MAX) {
+        report(load, node->mark, "too many destinations: write at most %d, in larger networks",
+               DESTINATIONS_MAX);
+        return;
+    }
+    struct cidr *grown = realloc(snapshot->destinations, (snapshot->destination_count + 1) * sizeof(net));
+    if (!grown) {
+        load->out_of_memory = true;
+        return;
+    }
+    snapshot->destinations = grown;
+    grown[snapshot->destination_count++] = net;
+}
+
+static void read_destinations_allow(struct load *load, const struct node *node, void *object)
+{
+    schema_list(load, node, "destinations.allow", read_destination, object);
+}
+
+static void read_destinations(struct load *load, const struct node *node, void *object)
+{
+    static const struct field fields[] = {{"allow", read_destinations_allow}};
+    schema_map(load, node, "destinations", FIELDS(fields), object);
+}
+
+/* ---- policies ---- */
+
+static bool read_reference(struct load *load, const struct node *node, const char *what,
+                           struct reference *ret)
+{
+    const char *name = schema_text(load, node, what);
+    if (name)
+        *ret = (struct reference){.mark = node->mark, .name = name};
+    return name != NULL;
+}
+
+static void read_extends(struct load *load, const struct node *node, void *object)
+{
+    read_reference(load, node, "extends", &((struct draft *)object)->extends);
+}
+
+static void read_preset(struct load *load, const struct node *node, void *object)
+{
+    struct draft *draft = object;
+    struct reference *preset = load_alloc(load, sizeof(*preset)), **tail = &draft->presets;
+    if (!preset || !read_reference(load, node, "a preset", preset))
+        return;
+    while (*tail) {
+        if (!strcmp((*tail)->name, preset->name)) {
+            report(load, node->mark, "preset \"%s\" was already given in line %u: keep one of them",
+                   preset->name, (*tail)->mark.line);
+            return;
+        }
+        tail = &(*tail)->next;
+    }
+    *tail = preset;
+}
+
+static void read_presets(struct load *load, const struct node *node, void *object)
+{
+    schema_list(load, node, "presets", read_preset, object);
+}
+
+/* Lists may be long, and keep their order: the walk carries the end of the list along. */
+struct source_list {
+    struct source **tail;
+    const char *what;
+    bool deny;
+};
+
+static void add_source(struct load *load, struct source_list *list, const struct source *source)
+{
+    struct source *added = load_alloc(load, sizeof(*added));
+    if (!added)
+        return;
+    *added = *source;
+    *list->tail = added;
+    list->tail = &added->next;
+}
+
+static void read_rule(struct load *load, const struct node *node, void *object)
+{
+    struct source_list *list = object;
+    if (node->kind == NODE_LIST || node->kind == NODE_MAP) {
+        report(load, node->mark,
+               "a rule is a single value: if it starts with [ or {, or has \": \" in it, quote it");
+        return;
+    }
+    const char *text = schema_text(load, node, "a rule");
+    if (text && check_rule(load, load->name, node->mark, text, node->length, list->deny))
+        add_source(
+            load, list,
+            &(struct source){.mark = node->mark, .text = text, .length = node->length, .deny = list->deny});
+}
+
+static void read_names_path(struct load *load, const struct node *node, void *object)
+{
+    struct source_list *list = object;
+    const char *path = schema_text(load, node, "a file of names");
+    const struct names_file *file = path ? names_file_load(load, node->mark, path, list->deny) : NULL;
+    if (file)
+        add_source(load, list, &(struct source){.mark = node->mark, .file = file, .deny = list->deny});
+}
+
+static struct source **sources_end(struct draft *draft)
+{
+    struct source **tail = &draft->sources;
+    while (*tail)
+        tail = &(*tail)->next;
+    return tail;
+}
+
+#define SOURCES(name, item, is_deny)                                                  \
+    static void read_##name(struct load *load, const struct node *node, void *object) \
+    {                                                                                 \
+        struct source_list list = {.tail = sources_end(object), .deny = is_deny};     \
+        schema_list(load, node, #name, item, &list);                                  \
+    }
+SOURCES(allow, read_rule, false)
+SOURCES(deny, read_rule, true)
+SOURCES(allow_files, read_names_path, false)
+SOURCES(deny_files, read_names_path, true)
+
+#define OPTION(name, member, ...)                                                     \
+    static void read_##name(struct load *load, const struct node *node, void *object) \
+    {                                                                                 \
+        static const char *const words[] = {__VA_ARGS__};                             \
+        int choice = schema_choice(load, node, #name, words, COUNT(words));           \
+        if (choice >= 0)                                                              \
+            ((struct draft *)object)->member = choice;                                \
+    }
+OPTION(mode, mode, [ACL_MODE_ENFORCE] = "enforce", [ACL_MODE_AUDIT] = "audit")
+OPTION(dns, dns, [ACL_DNS_ALLOWED] = "allowed", [ACL_DNS_ANY] = "any", [ACL_DNS_OFF] = "off")
+OPTION(bind, bind, [ACL_BIND_REDIAL] = "redial", [ACL_BIND_STRICT] = "strict", [ACL_BIND_OFF] = "off")
+OPTION(ech, ech_denied, [false] = "record", [true] = "deny")
+
+static bool check_policy_name(struct load *load, const struct node *key)
+{
+    static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    if (key->length == 0 || key->length > POLICY_NAME_MAX || key->text[0] == '-' ||
+        strspn(key->text, good) != key->length) {
+        report(load, key->mark,
+               "a policy cannot be named \"%.80s\": write 1 to %d letters, digits, \"-\", \"_\" and \".\", "
+               "no \"-\" first",
+               key->text, POLICY_NAME_MAX);
+        return false;
+    }
+    if (profile_find(key->text) || !strcmp(key->text, "deny")) {
+        report(load, key->mark, "a policy cannot be named \"%s\", which is built in: choose another name%s%s",
+               key->text, strcmp(key->text, "deny") ? ", and write extends: " : "",
+               strcmp(key->text, "deny") ? key->text : "");
+        return false;
+    }
+    return true;
+}
+
+static void read_policy(struct load *load, const struct node *key, struct draft ***tail)
+{
+    static const struct field fields[] = {
+        {"extends", read_extends},
+        {"mode", read_mode},
+        {"presets", read_presets},
+        {"allow", read_allow},
+        {"deny", read_deny},
+        {"allow_files", read_allow_files},
+        {"deny_files", read_deny_files},
+        {"dns", read_dns},
+        {"bind", read_bind},
+        {"ech", read_ech},
+    };
+    struct draft *draft = load_alloc(load, sizeof(*draft));
+    if (!draft)
+        return;
+    *draft = (struct draft){.mark = key->mark,
+                            .name = key->text,
+                            .mode = INHERIT,
+                            .dns = INHERIT,
+                            .bind = INHERIT,
+                            .ech_denied = INHERIT};
+    check_policy_name(load, key);
+    schema_map(load, key->value, "a policy", FIELDS(fields), draft);
+    **tail = draft;
+    *tail = &draft->next;
+}
+
+static void read_policies(struct load *load, const struct node *node, void *object)
+{
+    struct draft **tail = &load->drafts;
+    (void)object;
+    if (node->kind != NODE_MAP) {
+        report(load, node->mark, "policies has to be a map: write \"NAME:\" and its rules below it");
+        return;
+    }
+    for (const struct node *key = node->first; key; key = key->next)
+        if (key->kind == NODE_SCALAR)
+            read_policy(load, key, &tail);
+}
+
+/* ---- assign, default ---- */
+
+static void read_assign_container(struct load *load, const struct node *node, void *object)
+{
+    ((struct assign_draft *)object)->container = schema_text(load, node, "container");
+}
+
+static void read_assign_subnet(struct load *load, const struct node *node, void *object)
+{
+    struct assign_draft *assign = object;
+    assign->has_subnet = read_network(load, node, "a subnet", &assign->subnet);
+}
+
+static void read_assign_policy(struct load *load, const struct node *node, void *object)
+{
+    read_reference(load, node, "policy", &((struct assign_draft *)object)->policy);
+}
+
+static bool has_key(const struct node *map, const char *key)
+{
+    for (const struct node *n = map->first; n; n = n->next)
+        if (n->kind == NODE_SCALAR && !strcmp(n->text, key))
+            return true;
+    return false;
+}
+
+static void read_assignment(struct load *load, const struct node *node, void *object)
+{
+    static const struct field fields[] = {
+        {"container", read_assign_container}, {"subnet", read_assign_subnet}, {"policy", read_assign_policy}};
+    struct assign_draft ***tail = object;
+    struct assign_draft *assign = load_alloc(load, sizeof(*assign));
+    if (!assign)
+        return;
+    schema_map(load, node, "an entry of assign", FIELDS(fields), assign);
+    if (node->kind == NODE_MAP && !has_key(node, "container") && !has_key(node, "subnet"))
+        report(load, node->mark,
+               "an entry of assign needs a container or a subnet; for all others there is \"default\"");
+    if (node->kind == NODE_MAP && !has_key(node, "policy"))
+        report(load, node->mark, "an entry of assign needs a policy: write policy: NAME");
+    **tail = assign;
+    *tail = &assign->next;
+}
+
+static void read_assign(struct load *load, const struct node *node, void *object)
+{
+    struct assign_draft **tail = &load->assigns;
+    (void)object;
+    schema_list(load, node, "assign", read_assignment, &tail);
+}
+
+static void read_default(struct load *load, const struct node *node, void *object)
+{
+    (void)object;
+    read_reference(load, node, "default", &load->fallback);
+}
+
+/* ---- the file ---- */
+
+static void read_version(struct load *load, const struct node *node, void *object)
+{
+    (void)object;
+    const char *text = schema_text(load, node, "version");
+    if (!text || (node->plain && !strcmp(text, "1")))
+        return;
+    if (!node->plain && !strcmp(text, "1"))
+        report(load, node->mark, "version is a number: write 1 without quotes");
+    else
+        report(load, node->mark, "version %.40s is not known to this program: write version: 1", text);
+}
+
+void read_file(struct load *load, const struct node *root)
+{
+    static const struct field fields[] = {
+        {"version", read_version},   {"gateway", read_gateway}, {"destinations", read_destinations},
+        {"policies", read_policies}, {"assign", read_assign},   {"default", read_default},
+    };
+    schema_map(load, root, "the file", FIELDS(fields), load->snapshot);
+    if (root->kind == NODE_MAP && !has_key(root, "version"))
+        report(load, root->mark, "version is missing: write \"version: 1\" in the first line");
+}

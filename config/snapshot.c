@@ -1,0 +1,158 @@
+#include "config/snapshot_internal.h"
+#include "config/profiles.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct config_snapshot *snapshot_create(void)
+{
+    struct config_snapshot *s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    atomic_init(&s->references, 1);
+    s->limits = (struct config_limits){
+        .hello_timeout_ms = 10000,
+        .connect_timeout_ms = 15000,
+        .idle_timeout_ms = 3600000,
+        .half_close_timeout_ms = 300000,
+        .flows_per_container = 2048,
+        .flows_total = 8192,
+        .dns_queries_per_second = 200,
+    };
+    return s;
+}
+
+static void destroy(struct config_snapshot *s)
+{
+    for (size_t i = 0; i < s->policy_count; i++)
+        acl_policy_destroy(s->policies[i]);
+    for (size_t i = 0; i < s->assignment_count; i++)
+        free(s->assignments[i].container);
+    for (size_t i = 0; i < s->warning_count; i++)
+        free(s->warnings[i]);
+    free(s->policies);
+    free(s->own);
+    free(s->assignments);
+    free(s->warnings);
+    free(s->audit_file);
+    free(s->destinations);
+    free(s);
+}
+
+struct config_snapshot *config_ref(struct config_snapshot *snapshot)
+{
+    atomic_fetch_add_explicit(&snapshot->references, 1, memory_order_relaxed);
+    return snapshot;
+}
+
+void config_unref(struct config_snapshot *snapshot)
+{
+    if (snapshot && atomic_fetch_sub_explicit(&snapshot->references, 1, memory_order_acq_rel) == 1)
+        destroy(snapshot);
+}
+
+static int compare_name(const void *name, const void *policy)
+{
+    return strcmp(name, acl_policy_name(*(struct acl_policy *const *)policy));
+}
+
+const struct acl_policy *config_policy(const struct config_snapshot *snapshot, const char *name)
+{
+    const struct profile *profile = profile_find(name);
+    struct acl_policy **found = bsearch(profile ? profile->name : name, snapshot->policies,
+                                        snapshot->policy_count, sizeof(*snapshot->policies), compare_name);
+    return found ? *found : NULL;
+}
+
+/* "*" is any run of characters, "?" any one. Goes back only to the last star: the cost is bounded by the
+ * product of the lengths, whatever the pattern. */
+static bool glob_matches(const char *pattern, const char *text)
+{
+    const char *star = NULL, *resume = NULL;
+    while (*text) {
+        if (*pattern == '*') {
+            star = ++pattern;
+            resume = text;
+        } else if (*pattern == '?' || *pattern == *text) {
+            pattern++;
+            text++;
+        } else if (star) {
+            pattern = star;
+            text = ++resume;
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*')
+        pattern++;
+    return *pattern == 0;
+}
+
+static bool assignment_matches(const struct assignment *a, const char *container_name,
+                               const struct addr *source)
+{
+    if (a->container && (!container_name || !glob_matches(a->container, container_name)))
+        return false;
+    return !a->has_subnet || (source && cidr_contains(&a->subnet, source));
+}
+
+const struct acl_policy *config_assign(const struct config_snapshot *snapshot, const char *container_name,
+                                       const struct addr *source)
+{
+    for (size_t i = 0; i < snapshot->assignment_count; i++)
+        if (assignment_matches(&snapshot->assignments[i], container_name, source))
+            return snapshot->assignments[i].policy;
+    return snapshot->fallback;
+}
+
+const char *config_only_policy(const struct config_snapshot *snapshot)
+{
+    return snapshot->own_count == 1 ? acl_policy_name(snapshot->own[0]) : NULL;
+}
+
+void config_each_policy(const struct config_snapshot *snapshot,
+                        void (*each)(const struct acl_policy *policy, void *arg), void *arg)
+{
+    for (size_t i = 0; i < snapshot->own_count; i++)
+        each(snapshot->own[i], arg);
+}
+
+const struct addr *config_resolvers(const struct config_snapshot *snapshot, size_t *ret_count)
+{
+    *ret_count = snapshot->resolver_count;
+    return snapshot->resolvers;
+}
+
+const char *config_audit_file(const struct config_snapshot *snapshot)
+{
+    return snapshot->audit_file;
+}
+
+enum config_on_full config_on_full(const struct config_snapshot *snapshot)
+{
+    return snapshot->on_full;
+}
+
+const struct config_limits *config_limits(const struct config_snapshot *snapshot)
+{
+    return &snapshot->limits;
+}
+
+bool config_destination_allowed(const struct config_snapshot *snapshot, const struct addr *a)
+{
+    for (size_t i = 0; i < snapshot->destination_count; i++)
+        if (cidr_contains(&snapshot->destinations[i], a))
+            return true;
+    return false;
+}
+
+const char *config_version(const struct config_snapshot *snapshot)
+{
+    return snapshot->version;
+}
+
+const char *const *config_warnings(const struct config_snapshot *snapshot, size_t *ret_count)
+{
+    *ret_count = snapshot->warning_count;
+    return (const char *const *)snapshot->warnings;
+}

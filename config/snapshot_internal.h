@@ -1,0 +1,44 @@
+/*
+ * What a snapshot is made of; filled by a load, read-only once that is over.
+ */
+#pragma once
+
+#include "config/snapshot.h"
+
+#include <stdatomic.h>
+
+#define RESOLVERS_MAX 8
+#define DESTINATIONS_MAX 1024 /* each flow looks through them */
+
+struct assignment {
+    char *container; /* glob, or NULL: any */
+    bool has_subnet;
+    struct cidr subnet;
+    const struct acl_policy *policy;
+};
+
+struct config_snapshot {
+    atomic_uint references;
+    struct acl_policy **policies; /* sorted by name: own, built-in, and "deny" */
+    size_t policy_count;
+    const struct acl_policy **own; /* the file's, in the order written */
+    size_t own_count;
+    struct assignment *assignments;
+    size_t assignment_count;
+    const struct acl_policy *fallback;
+
+    struct addr resolvers[RESOLVERS_MAX];
+    size_t resolver_count;
+    char *audit_file;
+    enum config_on_full on_full;
+    struct config_limits limits;
+    struct cidr *destinations;
+    size_t destination_count;
+
+    char version[13];
+    char **warnings;
+    size_t warning_count;
+};
+
+/* Empty, with every default; one reference. NULL when out of memory. */
+struct config_snapshot *snapshot_create(void);
