@@ -1,0 +1,35 @@
+/*
+ * Packets that the ruleset refused, as netfilter's log (NFLOG) tells them.
+ *
+ * The socket is opened inside the captured namespace and read by the worker: the packet headers in it are
+ * bytes that the container made. Parsing is a pure function over the received buffer.
+ */
+#pragma once
+
+#include "base/addr.h"
+#include "base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct nflog_event {
+    uint8_t protocol; /* IPPROTO_…; for IPv6 the one behind the extension headers */
+    struct addr source,
+        destination;   /* ports where the protocol has them (TCP, UDP, DCCP, SCTP, UDP-Lite), else 0 */
+    uint32_t sequence; /* counts logged packets; a gap is what was lost when nobody read in time */
+};
+
+typedef void (*nflog_each_fn)(const struct nflog_event *event, void *arg);
+
+/* A non-blocking socket that receives what `log group *ret_group` logs in the caller's network namespace; the
+ * group is chosen among free ones. -ENOPROTOOPT when the kernel has no NFLOG, another negative errno on
+ * failure. */
+int nflog_open(uint16_t *ret_group, struct error *err);
+
+/* One buffer as received: calls back for each packet in it that can be told, and leaves out what is
+ * malformed. Returns how many. */
+int nflog_parse(const void *bytes, size_t length, nflog_each_fn each, void *arg);
+
+/* Receives once and parses. Returns the number of events (0 is possible), -EAGAIN when nothing is there,
+ * -ENOBUFS when packets were lost (read on; `sequence` tells how many), or another negative errno. */
+int nflog_read(int fd, nflog_each_fn each, void *arg);

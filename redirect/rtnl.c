@@ -1,0 +1,227 @@
+/*
+ * rtnetlink, as much of it as a sealed namespace needs. Formats: rtnetlink(7), kernel net/core/rtnetlink.c,
+ * net/ipv4/fib_frontend.c, net/ipv6/addrconf.c and route.c.
+ *
+ * Why the loopback route differs by family: IPv4 takes a unicast route through lo; IPv6 turns any such route
+ * into "unreachable" (fib6_is_reject in net/ipv6/route.c) unless it is of type local. A local route makes
+ * every address look local to the fib, so the ruleset names local addresses and never asks the fib.
+ */
+#include "redirect/rtnl.h"
+
+#include "redirect/netlink.h"
+
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/if_addr.h>
+#include <linux/if_link.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <stdalign.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define LOOPBACK_LINK 1 /* LOOPBACK_IFINDEX in every namespace */
+
+#define REQUEST(buffer) alignas(struct nlmsghdr) char buffer[NETLINK_REQUEST_MAX]
+
+static struct nlmsghdr *link_request(void *buffer, uint16_t flags, uint32_t link, unsigned up)
+{
+    struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+    request->nlmsg_type = RTM_NEWLINK;
+    request->nlmsg_flags = flags;
+    struct ifinfomsg *info = mnl_nlmsg_put_extra_header(request, sizeof(*info));
+    info->ifi_family = AF_UNSPEC;
+    info->ifi_index = (int)link;
+    info->ifi_flags = up;
+    info->ifi_change = up;
+    return request;
+}
+
+int rtnl_add_dummy(int fd, const char *name, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = link_request(buffer, NLM_F_CREATE | NLM_F_EXCL, 0, 0);
+    mnl_attr_put_strz(request, IFLA_IFNAME, name);
+    struct nlattr *info = mnl_attr_nest_start(request, IFLA_LINKINFO);
+    mnl_attr_put_strz(request, IFLA_INFO_KIND, "dummy");
+    mnl_attr_nest_end(request, info);
+    return netlink_request(fd, request, "adding a dummy link", err);
+}
+
+int rtnl_add_veth(int fd, const char *name, const char *peer, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = link_request(buffer, NLM_F_CREATE | NLM_F_EXCL, 0, 0);
+    mnl_attr_put_strz(request, IFLA_IFNAME, name);
+    struct nlattr *info = mnl_attr_nest_start(request, IFLA_LINKINFO);
+    mnl_attr_put_strz(request, IFLA_INFO_KIND, "veth");
+    struct nlattr *data = mnl_attr_nest_start(request, IFLA_INFO_DATA);
+    struct nlattr *other = mnl_attr_nest_start(request, VETH_INFO_PEER);
+    mnl_nlmsg_put_extra_header(request, sizeof(struct ifinfomsg));
+    mnl_attr_put_strz(request, IFLA_IFNAME, peer);
+    mnl_attr_nest_end(request, other);
+    mnl_attr_nest_end(request, data);
+    mnl_attr_nest_end(request, info);
+    return netlink_request(fd, request, "adding a veth pair", err);
+}
+
+int rtnl_set_up(int fd, uint32_t link, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = link_request(buffer, 0, link, IFF_UP);
+    return netlink_request(fd, request, "setting a link up", err);
+}
+
+int rtnl_set_no_link_local(int fd, uint32_t link, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = link_request(buffer, 0, link, 0);
+    struct nlattr *families = mnl_attr_nest_start(request, IFLA_AF_SPEC);
+    struct nlattr *inet6 = mnl_attr_nest_start(request, AF_INET6);
+    mnl_attr_put_u8(request, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+    mnl_attr_nest_end(request, inet6);
+    mnl_attr_nest_end(request, families);
+    return netlink_request(fd, request, "switching link-local addresses off", err);
+}
+
+static void put_addr(struct nlmsghdr *request, uint16_t type, const struct addr *a)
+{
+    mnl_attr_put(request, type, a->family == AF_INET ? 4 : 16, a->bytes);
+}
+
+static int add_route(int fd, struct rtmsg route, uint32_t link, const struct addr *gateway,
+                     const struct addr *source, const char *step, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+    request->nlmsg_type = RTM_NEWROUTE;
+    request->nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE;
+    struct rtmsg *r = mnl_nlmsg_put_extra_header(request, sizeof(*r));
+    *r = route;
+    r->rtm_family = source->family;
+    r->rtm_protocol = RTPROT_STATIC;
+    mnl_attr_put_u32(request, RTA_OIF, link);
+    put_addr(request, RTA_PREFSRC, source);
+    if (route.rtm_dst_len > 0)
+        put_addr(request, RTA_DST, source);
+    if (gateway)
+        put_addr(request, RTA_GATEWAY, gateway);
+    return netlink_request(fd, request, step, err);
+}
+
+/* The kernel adds the local route of a new IPv6 address from a work queue (addrconf_dad_work), even without
+ * duplicate detection; until then answers to the address get lost. So add one that holds at once; the
+ * kernel's has another metric and comes beside it. */
+static int add_local_route(int fd, uint32_t link, const struct addr *address, struct error *err)
+{
+    struct rtmsg route = {.rtm_type = RTN_LOCAL, .rtm_table = RT_TABLE_LOCAL, .rtm_dst_len = 128};
+    return add_route(fd, route, link, NULL, address, "adding the IPv6 local route", err);
+}
+
+int rtnl_add_address(int fd, uint32_t link, const struct addr *address, uint8_t length, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+    request->nlmsg_type = RTM_NEWADDR;
+    request->nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE;
+    struct ifaddrmsg *a = mnl_nlmsg_put_extra_header(request, sizeof(*a));
+    a->ifa_family = address->family;
+    a->ifa_prefixlen = length;
+    a->ifa_flags = address->family == AF_INET6 ? IFA_F_NODAD : 0;
+    a->ifa_index = link;
+    put_addr(request, IFA_LOCAL, address);
+    put_addr(request, IFA_ADDRESS, address);
+    const char *step = address->family == AF_INET ? "adding the IPv4 address" : "adding the IPv6 address";
+    int r = netlink_request(fd, request, step, err);
+    return r == 0 && address->family == AF_INET6 ? add_local_route(fd, link, address, err) : r;
+}
+
+int rtnl_add_default_route(int fd, uint32_t link, const struct addr *gateway, const struct addr *source,
+                           struct error *err)
+{
+    struct rtmsg route = {.rtm_type = RTN_UNICAST, .rtm_table = RT_TABLE_MAIN, .rtm_flags = RTNH_F_ONLINK};
+    const char *step =
+        source->family == AF_INET ? "adding the IPv4 default route" : "adding the IPv6 default route";
+    return add_route(fd, route, link, gateway, source, step, err);
+}
+
+int rtnl_add_default_loopback(int fd, const struct addr *source, struct error *err)
+{
+    struct rtmsg route = {.rtm_type = RTN_UNICAST, .rtm_table = RT_TABLE_MAIN, .rtm_scope = RT_SCOPE_LINK};
+    if (source->family == AF_INET6)
+        route = (struct rtmsg){.rtm_type = RTN_LOCAL, .rtm_table = RT_TABLE_MAIN};
+    return add_route(fd, route, LOOPBACK_LINK, NULL, source, "adding a default route through lo", err);
+}
+
+/* What rtnl_check_closed() has to know about one link. */
+struct link_facts {
+    const char *name;
+    const char *kind;    /* "" for lo and physical devices */
+    bool peer_elsewhere; /* a veth whose other end is in another namespace */
+};
+
+static int take_kind(const struct nlattr *attribute, void *data)
+{
+    struct link_facts *facts = data;
+    if (mnl_attr_get_type(attribute) == IFLA_INFO_KIND)
+        facts->kind = mnl_attr_get_str(attribute);
+    return MNL_CB_OK;
+}
+
+static int take_fact(const struct nlattr *attribute, void *data)
+{
+    struct link_facts *facts = data;
+    switch (mnl_attr_get_type(attribute)) {
+    case IFLA_IFNAME:
+        facts->name = mnl_attr_get_str(attribute);
+        break;
+    case IFLA_LINKINFO:
+        mnl_attr_parse_nested(attribute, take_kind, facts);
+        break;
+    case IFLA_LINK_NETNSID:
+        facts->peer_elsewhere = true;
+        break;
+    }
+    return MNL_CB_OK;
+}
+
+static int check_link(const struct nlmsghdr *message, struct error *err)
+{
+    const struct ifinfomsg *info = mnl_nlmsg_get_payload(message);
+    struct link_facts facts = {.name = "?", .kind = ""};
+    if (message->nlmsg_type != RTM_NEWLINK || (info->ifi_flags & IFF_LOOPBACK) || !(info->ifi_flags & IFF_UP))
+        return 0;
+    mnl_attr_parse(message, sizeof(*info), take_fact, &facts);
+    if (strcmp(facts.kind, "dummy") == 0 || (strcmp(facts.kind, "veth") == 0 && !facts.peer_elsewhere))
+        return 0;
+    return error_set(err, ENOTUNIQ, "the namespace is not sealed: it has a link \"%s\"%s%s that may lead out",
+                     facts.name, *facts.kind ? " of kind " : "", facts.kind);
+}
+
+int rtnl_check_closed(int fd, struct error *err)
+{
+    alignas(struct nlmsghdr) char buffer[32768];
+    struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+    request->nlmsg_type = RTM_GETLINK;
+    request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+    mnl_nlmsg_put_extra_header(request, sizeof(struct ifinfomsg));
+    if (send(fd, request, request->nlmsg_len, 0) < 0)
+        return error_errno(err, errno, "cannot list the links");
+    for (;;) {
+        ssize_t got = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT);
+        if (got < 0)
+            return error_errno(err, errno, "cannot list the links");
+        int left = (int)got;
+        for (const struct nlmsghdr *m = (const void *)buffer; mnl_nlmsg_ok(m, left);
+             m = mnl_nlmsg_next(m, &left)) {
+            if (m->nlmsg_type == NLMSG_DONE)
+                return 0;
+            if (m->nlmsg_type == NLMSG_ERROR)
+                return error_set(err, EPROTO, "the kernel refused to list the links");
+            int r = check_link(m, err);
+            if (r < 0)
+                return r;
+        }
+    }
+}

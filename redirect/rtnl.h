@@ -1,0 +1,34 @@
+/*
+ * Links, addresses and routes through rtnetlink. Internal to redirect/. `fd` is a NETLINK_ROUTE socket
+ * (netlink_open).
+ */
+#pragma once
+
+#include "base/addr.h"
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* -EOPNOTSUPP where the kernel has no such device, -EEXIST where the name is taken. */
+int rtnl_add_dummy(int fd, const char *name, struct error *err);
+int rtnl_add_veth(int fd, const char *name, const char *peer, struct error *err);
+
+int rtnl_set_up(int fd, uint32_t link, struct error *err);
+
+/* No link-local address of its own: so no duplicate detection, no router solicitation. */
+int rtnl_set_no_link_local(int fd, uint32_t link, struct error *err);
+
+/* IPv6 addresses are usable at once (no duplicate address detection). Adding one twice is no error. */
+int rtnl_add_address(int fd, uint32_t link, const struct addr *address, uint8_t length, struct error *err);
+
+/* Default route of the gateway's family: by `gateway` (taken for on-link), with `source` preferred. */
+int rtnl_add_default_route(int fd, uint32_t link, const struct addr *gateway, const struct addr *source,
+                           struct error *err);
+
+/* Default route into the loopback link itself, for namespaces that have no other. */
+int rtnl_add_default_loopback(int fd, const struct addr *source, struct error *err);
+
+/* -ENOTUNIQ with a sentence when a link is there that could lead out: anything up but lo, a dummy, or a veth
+ * whose other end is in this namespace as well. */
+int rtnl_check_closed(int fd, struct error *err);

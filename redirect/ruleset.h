@@ -1,0 +1,28 @@
+/*
+ * The nftables ruleset of a captured namespace, as one netlink batch: all of it or nothing, with no instant
+ * between an old ruleset and its successor. Internal to redirect/.
+ */
+#pragma once
+
+#include "acl/policy.h"
+#include "base/addr.h"
+#include "base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define RULESET_TABLE "sallyport"
+#define RULESET_RANGES_MAX \
+    4096 /* separate port ranges; a batch is one message, bounded by the socket's buffer */
+
+struct ruleset {
+    const struct acl_port_range *ports; /* TCP ports to redirect: sorted, disjoint */
+    size_t port_count;
+    const struct cidr *local; /* networks that are this namespace itself; prefix lengths in whole bytes */
+    size_t local_count;
+    uint16_t tcp[2], dns_udp[2], dns_tcp[2]; /* where to: ports of our sockets, IPv4 and IPv6; 0: none */
+    int nflog_group;                         /* -1: do not log */
+};
+
+/* Put it in force in the caller's network namespace, in place of what an earlier call put there. */
+int ruleset_apply(const struct ruleset *ruleset, struct error *err);

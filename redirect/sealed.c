@@ -1,0 +1,307 @@
+/*
+ * Building a sealed namespace. The order is the argument:
+ *
+ *   lo up → sockets → ruleset → link, addresses, routes → check that nothing leads out → self-test
+ *
+ * Until the ruleset is in force there is no route to anywhere, and from then on its policies are drop. lo
+ * comes first only because 127.0.0.1 and ::1 must exist to be bound.
+ *
+ * Limits: settings under /proc/sys/net are comfort (ping without privilege, ports below 1024), never part of
+ * the seal, so where /proc/sys is read-only the build goes on without them.
+ */
+#include "redirect/sealed.h"
+
+#include "base/fds.h"
+#include "redirect/netlink.h"
+#include "redirect/nflog.h"
+#include "redirect/rtnl.h"
+#include "redirect/ruleset.h"
+#include "redirect/selftest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define LINK_NAME "eth0"
+#define PEER_NAME "eth0-closed"
+#define LOOPBACK_LINK 1
+#define BACKLOG 4096
+
+void capture_sockets_close(struct capture_sockets *sockets)
+{
+    for (int i = 0; i < 2; i++) {
+        fd_close(&sockets->tcp[i]);
+        fd_close(&sockets->dns_udp[i]);
+        fd_close(&sockets->dns_tcp[i]);
+    }
+    fd_close(&sockets->nflog);
+}
+
+/* ---- the addresses inside ---- */
+
+struct inside {
+    struct addr address, gateway;
+    uint8_t length; /* of the network */
+};
+
+static struct inside inside_of(int family)
+{
+    const char *address = family == AF_INET ? SEALED_ADDRESS4 : SEALED_ADDRESS6;
+    const char *gateway = family == AF_INET ? SEALED_GATEWAY4 : SEALED_GATEWAY6;
+    struct inside inside = {0};
+    struct cidr network;
+    addr_parse(address, (size_t)(strchr(address, '/') - address), &inside.address);
+    addr_parse(gateway, strlen(gateway), &inside.gateway);
+    cidr_parse(address, strlen(address), true, &network);
+    inside.length = network.length;
+    return inside;
+}
+
+/* ---- settings ---- */
+
+static int write_setting(const char *path, const char *value)
+{
+    _cleanup_fd_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    return write(fd, value, strlen(value)) < 0 ? -errno : 0;
+}
+
+/* Everyone may ping (and be told at once that it is refused). Groups that this user namespace does not map
+ * cannot be named: then the groups of the first extent of the map must do, which are all that the command can
+ * have. */
+static void open_ping(void)
+{
+    static const char path[] = "/proc/sys/net/ipv4/ping_group_range";
+    unsigned long first, outside, count;
+    if (write_setting(path, "0 2147483647") != -EINVAL)
+        return;
+    FILE *map = fopen("/proc/self/gid_map", "re");
+    if (map && fscanf(map, "%lu %lu %lu", &first, &outside, &count) == 3 && count > 0) {
+        char range[64];
+        snprintf(range, sizeof(range), "%lu %lu", first, first + count - 1);
+        write_setting(path, range);
+    }
+    if (map)
+        fclose(map);
+}
+
+static void apply_settings(void)
+{
+    write_setting("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    open_ping();
+    write_setting("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0");
+    write_setting("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0");
+    write_setting("/proc/sys/net/ipv6/conf/default/accept_ra", "0");
+}
+
+/* ---- sockets ---- */
+
+/* A socket on the loopback address of its family, any free port. -EAFNOSUPPORT when there is no such family
+ * here. */
+static int open_socket(int family, int type, struct error *err)
+{
+    static const int on = 1;
+    struct addr loopback = {0};
+    const char *text = family == AF_INET ? "127.0.0.1" : "::1";
+    struct sockaddr_storage address;
+    addr_parse(text, strlen(text), &loopback);
+    socklen_t length = addr_to_sockaddr(&loopback, &address);
+    _cleanup_fd_ int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return error_errno(err, errno, "cannot open a socket");
+    if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
+        return error_errno(err, errno, "cannot make a socket IPv6 only");
+    if (bind(fd, (struct sockaddr *)&address, length) < 0)
+        return error_errno(err, errno == EADDRNOTAVAIL ? EAFNOSUPPORT : errno, "cannot bind to %s", text);
+    if (type == SOCK_STREAM &&
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0) /* accepted ones inherit */
+        return error_errno(err, errno, "cannot set TCP_NODELAY");
+    if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)
+        return error_errno(err, errno, "cannot listen");
+    return fd_steal(&fd);
+}
+
+static int open_into(int family, int type, int *ret, struct error *err)
+{
+    int fd = open_socket(family, type, err);
+    if (fd < 0)
+        return fd;
+    *ret = fd;
+    return 0;
+}
+
+/* A kernel without IPv6 (or with it switched off for good) leaves -1. */
+static int open_family(int i, struct capture_sockets *sockets, struct error *err)
+{
+    int family = i == 0 ? AF_INET : AF_INET6;
+    int r = open_into(family, SOCK_STREAM, &sockets->tcp[i], err);
+    if (r == -EAFNOSUPPORT && family == AF_INET6)
+        return 0;
+    if (r == 0)
+        r = open_into(family, SOCK_STREAM, &sockets->dns_tcp[i], err);
+    if (r == 0)
+        r = open_into(family, SOCK_DGRAM, &sockets->dns_udp[i], err);
+    return r;
+}
+
+/* 0 for no socket, which no bound socket has. */
+static uint16_t port_of(int fd)
+{
+    struct sockaddr_storage own;
+    socklen_t length = sizeof(own);
+    struct addr a;
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&own, &length) < 0 ||
+        !addr_from_sockaddr((struct sockaddr *)&own, &a))
+        return 0;
+    return a.port;
+}
+
+/* ---- ruleset ---- */
+
+static void whole_address(const struct addr *address, struct cidr *ret)
+{
+    *ret = (struct cidr){.base = *address, .length = address->family == AF_INET ? 32 : 128};
+}
+
+static int apply_ruleset(const struct acl_port_range *ports, size_t port_count,
+                         const struct capture_sockets *sockets, int nflog_group, struct error *err)
+{
+    struct inside inside4 = inside_of(AF_INET), inside6 = inside_of(AF_INET6);
+    struct cidr local[4];
+    cidr_parse("127.0.0.0/8", 11, false, &local[0]);
+    whole_address(&inside4.address, &local[1]);
+    cidr_parse("::1/128", 7, false, &local[2]);
+    whole_address(&inside6.address, &local[3]);
+    struct ruleset ruleset = {.ports = ports,
+                              .port_count = port_count,
+                              .local = local,
+                              .local_count = 4,
+                              .nflog_group = nflog_group};
+    for (int i = 0; i < 2; i++) {
+        ruleset.tcp[i] = port_of(sockets->tcp[i]);
+        ruleset.dns_udp[i] = port_of(sockets->dns_udp[i]);
+        ruleset.dns_tcp[i] = port_of(sockets->dns_tcp[i]);
+    }
+    return ruleset_apply(&ruleset, err);
+}
+
+/* ---- links ---- */
+
+/* Adds eth0 of the kind asked for, or the best the kernel has. What is there already stays (a re-apply):
+ * whether it leads out is checked at the end. Returns the kind. */
+static int add_link(int route, enum sealed_link kind, struct error *err)
+{
+    int r = -EOPNOTSUPP;
+    if (kind == SEALED_LINK_LO)
+        return SEALED_LINK_LO;
+    if (kind != SEALED_LINK_VETH) {
+        r = rtnl_add_dummy(route, LINK_NAME, err);
+        if (r == 0 || r == -EEXIST)
+            return SEALED_LINK_DUMMY;
+    }
+    if (r == -EOPNOTSUPP && kind != SEALED_LINK_DUMMY) {
+        r = rtnl_add_veth(route, LINK_NAME, PEER_NAME, err);
+        if (r == 0 || r == -EEXIST)
+            return SEALED_LINK_VETH;
+    }
+    return r == -EOPNOTSUPP && kind == SEALED_LINK_AUTO ? SEALED_LINK_LO : r;
+}
+
+static int raise_link(int route, const char *name, bool ipv6, uint32_t *ret, struct error *err)
+{
+    uint32_t link = if_nametoindex(name);
+    if (link == 0)
+        return error_errno(err, errno, "no link %s", name);
+    int r = ipv6 ? rtnl_set_no_link_local(route, link, err) : 0;
+    if (r == 0)
+        r = rtnl_set_up(route, link, err);
+    if (r < 0)
+        return r;
+    *ret = link;
+    return 0;
+}
+
+static int address_family(int route, int family, uint32_t link, struct error *err)
+{
+    struct inside inside = inside_of(family);
+    if (link == LOOPBACK_LINK) { /* a wider prefix on lo would make every address in it local */
+        uint8_t whole = family == AF_INET ? 32 : 128;
+        int r = rtnl_add_address(route, link, &inside.address, whole, err);
+        return r < 0 ? r : rtnl_add_default_loopback(route, &inside.address, err);
+    }
+    int r = rtnl_add_address(route, link, &inside.address, inside.length, err);
+    return r < 0 ? r : rtnl_add_default_route(route, link, &inside.gateway, &inside.address, err);
+}
+
+static int build_link(int route, enum sealed_link kind, bool ipv6, struct error *err)
+{
+    uint32_t link = LOOPBACK_LINK, peer;
+    int r = add_link(route, kind, err);
+    if (r < 0)
+        return r;
+    if (r != SEALED_LINK_LO) {
+        if (if_nametoindex(PEER_NAME) != 0 && (r = raise_link(route, PEER_NAME, ipv6, &peer, err)) < 0)
+            return r;
+        r = raise_link(route, LINK_NAME, ipv6, &link, err);
+        if (r < 0)
+            return r;
+    }
+    r = address_family(route, AF_INET, link, err);
+    if (r == 0 && ipv6)
+        r = address_family(route, AF_INET6, link, err);
+    return r < 0 ? r : rtnl_check_closed(route, err);
+}
+
+/* ---- all of it ---- */
+
+static int open_sockets(struct capture_sockets *sockets, int *ret_nflog_group, struct error *err)
+{
+    uint16_t group = 0;
+    int r = open_family(0, sockets, err);
+    if (r == 0)
+        r = open_family(1, sockets, err);
+    if (r < 0)
+        return r;
+    r = nflog_open(&group, err);
+    if (r < 0 && r != -ENOPROTOOPT)
+        return r;
+    sockets->nflog = r < 0 ? -1 : r;
+    *ret_nflog_group = r < 0 ? -1 : group;
+    return 0;
+}
+
+static int build(const struct acl_port_range *ports, size_t port_count, enum sealed_link link,
+                 struct capture_sockets *sockets, struct error *err)
+{
+    int nflog_group = -1;
+    _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
+    int r = route < 0 ? route : rtnl_set_up(route, LOOPBACK_LINK, err);
+    if (r < 0)
+        return r;
+    apply_settings();
+    r = open_sockets(sockets, &nflog_group, err);
+    if (r == 0)
+        r = apply_ruleset(ports, port_count, sockets, nflog_group, err);
+    if (r == 0)
+        r = build_link(route, link, sockets->tcp[1] >= 0, err);
+    return r == 0 ? selftest_run(sockets, ports, port_count, err) : r;
+}
+
+int sealed_build(const struct acl_port_range *ports, size_t port_count, enum sealed_link link,
+                 struct capture_sockets *ret, struct error *err)
+{
+    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    struct error own = {0};
+    int r = build(ports, port_count, link, &sockets, &own);
+    if (r < 0) {
+        capture_sockets_close(&sockets);
+        return error_set(err, own.code, "sealing the network namespace: %s", own.text);
+    }
+    *ret = sockets;
+    return 0;
+}

@@ -1,0 +1,11 @@
+/*
+ * Proof that a capture works, by packets rather than by having configured it. Internal to redirect/.
+ */
+#pragma once
+
+#include "redirect/sealed.h"
+
+/* Runs inside the namespace. 0, or an error that names the step that failed. What it put into the sockets is
+ * taken out again. */
+int selftest_run(const struct capture_sockets *sockets, const struct acl_port_range *ports, size_t port_count,
+                 struct error *err);
