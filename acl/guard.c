@@ -22,22 +22,12 @@ struct prefix {
     uint8_t bytes[16];
 };
 
-#define V4(a, b, c, d, bits) \
-    {                        \
-        4, bits,             \
-        {                    \
-            a, b, c, d       \
-        }                    \
-    }
-#define V6_GROUP(g) (uint8_t)((g) >> 8), (uint8_t)((g)&0xff)
-#define V6(a, b, c, d, e, f, g, h, bits)                                                               \
-    {                                                                                                  \
-        16, bits,                                                                                      \
-        {                                                                                              \
-            V6_GROUP(a), V6_GROUP(b), V6_GROUP(c), V6_GROUP(d), V6_GROUP(e), V6_GROUP(f), V6_GROUP(g), \
-                V6_GROUP(h)                                                                            \
-        }                                                                                              \
-    }
+/* clang-format off */
+#define V4(a, b, c, d, bits) {4, bits, {a, b, c, d}}
+#define V6_GROUP(g) (uint8_t)((g) >> 8), (uint8_t)((g) & 0xff)
+#define V6(a, b, c, d, e, f, g, h, bits) \
+    {16, bits, {V6_GROUP(a), V6_GROUP(b), V6_GROUP(c), V6_GROUP(d), V6_GROUP(e), V6_GROUP(f), V6_GROUP(g), V6_GROUP(h)}}
+/* clang-format on */
 
 static const struct range {
     struct prefix prefix;

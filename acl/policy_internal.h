@@ -1,0 +1,116 @@
+/*
+ * What the files of a policy share: policy.c builds it, policy_table.c finds in it, policy_ports.c knows its
+ * ports, policy_judge.c gives verdicts.
+ *
+ *     slot:  hash (32 bits) | rule          open addressing, linear probing, at most 2/3 full, doubled when
+ * it is rule:  next of the same key, ports, scheme, origin, text, key: one run of bytes in one arena
+ *
+ * The slot keeps the hash that places it: growing never touches rules, and a probe that misses reads one
+ * cache line. A hit reads the rule, whose text (with the key in it) lies right behind: that is two misses of
+ * the cache for a name out of a million. Beside its text a rule costs 20 bytes, up to 3 of padding, and 12 to
+ * 24 of slots.
+ */
+#pragma once
+
+#include "acl/policy.h"
+
+#define LABELS_MAX ((ACL_NAME_MAX + 1) / 2)
+#define V4_BITS 32
+#define V6_BITS 128
+#define NET_KEY_MAX 17 /* prefix length, address */
+
+enum key_kind { KEY_EXACT, KEY_WILDCARD, KEY_NET4, KEY_NET6, KEY_EVERY_NAME, KEY_ANY_ADDRESS };
+
+/* Where a rule is in the arena: its offset in units of RULE_UNIT, plus 1; 0 is none. */
+typedef uint32_t rule_ref;
+#define RULE_UNIT 4u
+
+struct rule {
+    rule_ref next; /* of the same key */
+    uint32_t line;
+    uint16_t port_low, port_high;
+    uint16_t file; /* index of policy.files */
+    uint16_t text_length;
+    uint16_t key_at; /* in `bytes`: inside the text where it is written in normal form, behind it where not */
+    uint8_t key_length;
+    uint8_t kind : 3, scheme : 3, deny : 1;
+    char bytes[]; /* the text, a NUL, maybe the key */
+};
+
+struct slot {
+    uint32_t hash;
+    rule_ref head; /* 0: free */
+};
+
+struct segment {
+    uint16_t low; /* up to the next segment's */
+    uint8_t use;
+};
+
+struct acl_policy {
+    char *name;
+    enum acl_mode mode;
+    enum acl_dns dns;
+    enum acl_bind bind;
+    bool ech_denied, sealed, denies_names;
+
+    uint64_t hash_key[2];
+    struct slot *slots;
+    size_t slot_count, slots_used; /* the count is a power of two */
+
+    char *arena;
+    size_t arena_used, arena_room, text_bytes;
+    char **files;
+    size_t file_count;
+
+    rule_ref every_name, any_address;    /* chains without a key */
+    bool wildcard_depth[LABELS_MAX + 1]; /* is there a wildcard over a name of so many labels? */
+    bool net4_length[V4_BITS + 1], net6_length[V6_BITS + 1];
+
+    struct segment *segments; /* port use, sorted; the first begins at 0 */
+    size_t segment_count;
+    struct acl_port_range *ports;
+    size_t port_count;
+};
+
+static inline struct rule *policy_rule(const struct acl_policy *policy, rule_ref ref)
+{
+    return (struct rule *)(void *)(policy->arena + (size_t)(ref - 1) * RULE_UNIT);
+}
+
+/* The rule behind `ref`, 0 at the end; with 0 the first. In the order added. */
+rule_ref policy_rule_after(const struct acl_policy *policy, rule_ref ref);
+
+/* What people are shown of it. */
+struct acl_rule_view policy_view(const struct acl_policy *policy, const struct rule *rule);
+
+/* ---- policy_table.c ---- */
+
+int policy_table_init(struct acl_policy *policy);
+/* Room for one more key. 0 or -ENOMEM. */
+int policy_table_reserve(struct acl_policy *policy);
+/* Hangs a rule in front of the chain of its key; there is room. */
+void policy_table_link(struct acl_policy *policy, rule_ref ref);
+/* Sorts the chains and drops what repeats. 0 or -ENOMEM. */
+int policy_table_tidy(struct acl_policy *policy);
+
+/* Chains in order of how closely they name what is asked for. */
+struct chains {
+    size_t count;
+    rule_ref heads[V6_BITS + 2];
+};
+_Static_assert(V6_BITS + 2 >= LABELS_MAX + 1, "an exact name, its parents, every name");
+
+/* The chains of everything that names this name: itself, its parents' wildcards from near to far, "*". False
+ * when it is no name in normal form. */
+bool policy_table_find_name(const struct acl_policy *policy, const char *name, size_t length,
+                            struct chains *ret);
+/* The chains of every network that holds the address, from small to large, prefixes down to `shortest` bits.
+ */
+void policy_table_find_networks(const struct acl_policy *policy, const struct addr *a, unsigned shortest,
+                                struct chains *ret);
+
+/* ---- policy_ports.c ---- */
+
+/* Works out the use of every port. 0 or -ENOMEM. */
+int policy_ports_survey(struct acl_policy *policy);

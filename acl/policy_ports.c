@@ -1,0 +1,108 @@
+/*
+ * Which ports a policy speaks of, and how. Worked out once, at sealing: the start of every stretch of equal
+ * use, sorted, so asking is a binary search. A difference array over the ports makes the work linear in rules
+ * and ports together, however wide the ranges of the rules are.
+ *
+ * Only allow rules count. A port that nothing allows is refused by the kernel's rules without help from the
+ * gateway.
+ */
+#include "acl/policy_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* How many ranges of each use begin (+) or have ended (-) at a port. */
+#define USE_BITS 4
+struct port_steps {
+    int32_t at[65537][USE_BITS];
+};
+
+static void step_port(struct port_steps *steps, unsigned bit, uint16_t low, uint16_t high)
+{
+    steps->at[low][bit]++;
+    steps->at[high + 1][bit]--;
+}
+
+static void step_rules(const struct acl_policy *policy, struct port_steps *steps)
+{
+    static const uint8_t bits[] = {
+        [ACL_SCHEME_HTTPS] = 0, [ACL_SCHEME_HTTP] = 1, [ACL_SCHEME_TCP] = 2, [ACL_SCHEME_ADDRESS] = 3};
+    step_port(steps, 0, 443, 443);
+    step_port(steps, 1, 80, 80);
+    for (rule_ref at = policy_rule_after(policy, 0); at; at = policy_rule_after(policy, at)) {
+        const struct rule *rule = policy_rule(policy, at);
+        if (!rule->deny && rule->scheme != ACL_SCHEME_WEB)
+            step_port(steps, bits[rule->scheme], rule->port_low, rule->port_high);
+    }
+}
+
+/* The segments of equal use, into `ret` (or only counted when it is NULL). */
+static size_t sweep_ports(const struct port_steps *steps, struct segment *ret)
+{
+    int32_t depth[USE_BITS] = {0};
+    size_t count = 0;
+    int last = -1;
+    for (unsigned port = 0; port <= 65535; port++) {
+        int use = 0;
+        for (unsigned bit = 0; bit < USE_BITS; bit++) {
+            depth[bit] += steps->at[port][bit];
+            use |= depth[bit] > 0 ? 1 << bit : 0;
+        }
+        if (use == last)
+            continue;
+        if (ret)
+            ret[count] = (struct segment){(uint16_t)port, (uint8_t)use};
+        count++;
+        last = use;
+    }
+    return count;
+}
+
+static void merge_ports(struct acl_policy *policy)
+{
+    for (size_t i = 0; i < policy->segment_count; i++) {
+        if (!policy->segments[i].use)
+            continue;
+        uint16_t high = i + 1 < policy->segment_count ? (uint16_t)(policy->segments[i + 1].low - 1) : 65535;
+        if (i > 0 && policy->segments[i - 1].use)
+            policy->ports[policy->port_count - 1].high = high;
+        else
+            policy->ports[policy->port_count++] = (struct acl_port_range){policy->segments[i].low, high};
+    }
+}
+
+int policy_ports_survey(struct acl_policy *policy)
+{
+    struct port_steps *steps = calloc(1, sizeof(*steps));
+    if (!steps)
+        return -ENOMEM;
+    step_rules(policy, steps);
+    policy->segment_count = sweep_ports(steps, NULL);
+    policy->segments = calloc(policy->segment_count, sizeof(*policy->segments));
+    policy->ports = calloc(policy->segment_count, sizeof(*policy->ports));
+    if (policy->segments && policy->ports) {
+        sweep_ports(steps, policy->segments);
+        merge_ports(policy);
+    }
+    free(steps);
+    return policy->segments && policy->ports ? 0 : -ENOMEM;
+}
+
+unsigned acl_policy_port_use(const struct acl_policy *policy, uint16_t port)
+{
+    size_t low = 0, high = policy->segment_count;
+    while (high - low > 1) { /* segments[low] begins at or before the port, segments[high] behind it */
+        size_t middle = low + (high - low) / 2;
+        if (policy->segments[middle].low <= port)
+            low = middle;
+        else
+            high = middle;
+    }
+    return policy->segment_count ? policy->segments[low].use : 0;
+}
+
+const struct acl_port_range *acl_policy_ports(const struct acl_policy *policy, size_t *ret_count)
+{
+    *ret_count = policy->port_count;
+    return policy->ports;
+}
