@@ -1,0 +1,113 @@
+/*
+ * Binding: does the address that was dialled belong to the name that was claimed? (DESIGN section 6.)
+ *
+ *   dns        our DNS service answered this address for this name            → dial it
+ *   resolved   the gateway looks the name up itself and finds the address     → dial it
+ *   redialled  it does not: dial an address that the name does have (`bind: redial`), or refuse (`bind:
+ * strict`) off        `bind: off`, for labs
+ *
+ * Whatever is dialled passes the address guard first; the name's other addresses stand by for when the first
+ * is dead.
+ */
+#include "gateway/flow.h"
+#include "acl/guard.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Adds `address` (with the flow's port) unless it is there already or the guard refuses it. */
+static void add_candidate(struct flow *flow, const struct addr *address)
+{
+    struct dial *dial = &flow->dial;
+    struct addr candidate = *address;
+    candidate.port = flow->destination.port;
+    if (dial->count == DIAL_CANDIDATES_MAX || !worker_may_dial(flow->worker, flow->policy, &candidate))
+        return;
+    for (size_t i = 0; i < dial->count; i++)
+        if (addr_equal(&dial->candidates[i], &candidate))
+            return;
+    dial->candidates[dial->count++] = candidate;
+}
+
+/* RFC 8305 section 4: families alternate, beginning with the one the client chose. */
+static void add_alternating(struct flow *flow, const struct addr *addresses, size_t count)
+{
+    size_t at[2] = {0, 0};
+    const int family[2] = {flow->destination.family,
+                           flow->destination.family == AF_INET ? AF_INET6 : AF_INET};
+    for (size_t turn = 0; at[0] < count || at[1] < count; turn++) {
+        size_t *next = &at[turn % 2];
+        while (*next < count && addresses[*next].family != family[turn % 2])
+            (*next)++;
+        if (*next < count)
+            add_candidate(flow, &addresses[(*next)++]);
+    }
+}
+
+static void dial_or_deny(struct flow *flow, const char *binding)
+{
+    if (flow->dial.count)
+        dial_start(flow, binding);
+    else
+        flow_deny(flow, ACL_DESTINATION_GUARDED, acl_guard_range_name(&flow->destination));
+}
+
+static void deny_unresolved(struct flow *flow, int status)
+{
+    flow_deny(flow, ACL_DNS_FAILED,
+              status == -ENOENT ? "the name has no address" : "no name server answered");
+}
+
+static void on_looked_up(void *arg, int status, const struct resolver_addresses *found)
+{
+    struct flow *flow = arg;
+    struct worker *w = flow->worker;
+    bool among = false;
+    flow->lookup = NULL;
+    if (status < 0) {
+        deny_unresolved(flow, status);
+        return;
+    }
+    for (size_t i = 0; i < found->count; i++) {
+        among |= addr_equal_ip(&found->addresses[i], &flow->destination);
+        if (worker_may_dial(w, flow->policy, &found->addresses[i]))
+            namebook_learn(w->names, flow->name, flow->name_length, &found->addresses[i], found->ttl,
+                           uv_now(&w->loop));
+    }
+    if (among)
+        add_candidate(flow, &flow->destination);
+    else if (acl_policy_bind(flow->policy) == ACL_BIND_STRICT) {
+        flow_deny(flow, ACL_DESTINATION_UNBOUND, "the name does not have the address that was dialled");
+        return;
+    }
+    add_alternating(flow, found->addresses, found->count);
+    if (!flow->dial.count)
+        flow_deny(flow, ACL_DESTINATION_GUARDED, acl_guard_range_name(&found->addresses[0]));
+    else
+        dial_start(flow, among ? "resolved" : "redialled");
+}
+
+void flow_bind(struct flow *flow)
+{
+    struct worker *w = flow->worker;
+    uint64_t now = uv_now(&w->loop);
+    flow->dial.count = 0;
+    if (acl_policy_bind(flow->policy) == ACL_BIND_OFF) {
+        add_candidate(flow, &flow->destination);
+        dial_or_deny(flow, "off");
+        return;
+    }
+    if (namebook_knows(w->names, flow->name, flow->name_length, &flow->destination, now)) {
+        struct addr others[DIAL_CANDIDATES_MAX];
+        size_t count =
+            namebook_addresses(w->names, flow->name, flow->name_length, now, others, DIAL_CANDIDATES_MAX);
+        add_candidate(flow, &flow->destination);
+        add_alternating(flow, others, count);
+        dial_or_deny(flow, "dns");
+        return;
+    }
+    flow_set_state(flow, FLOW_RESOLVE);
+    flow->lookup = resolver_lookup_start(&w->resolver, flow->name, on_looked_up, flow);
+    if (!flow->lookup)
+        deny_unresolved(flow, -ENOBUFS);
+}

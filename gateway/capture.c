@@ -1,0 +1,166 @@
+/*
+ * A capture: the listeners of one enrolled namespace, and who that is. The socket that accepted is the
+ * identity; nothing a container sends can change it.
+ */
+#include "gateway/flow.h"
+#include "base/fds.h"
+#include "base/log.h"
+#include "redirect/nflog.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define ACCEPT_BATCH 64
+
+bool rate_take(struct rate *rate, unsigned per_second, uint64_t now_ms)
+{
+    if (rate->last_ms == 0)
+        rate->tokens = per_second;
+    else
+        rate->tokens += (double)(now_ms - rate->last_ms) * per_second / 1000.0;
+    if (rate->tokens > per_second)
+        rate->tokens = per_second;
+    rate->last_ms = now_ms ? now_ms : 1;
+    if (rate->tokens < 1)
+        return false;
+    rate->tokens -= 1;
+    return true;
+}
+
+static void accept_ready(struct poll_handle *handle, uint32_t events)
+{
+    struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
+    struct worker *w = listener->capture->worker;
+    (void)events;
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        struct sockaddr_storage from;
+        socklen_t length = sizeof(from);
+        struct addr source = {0};
+        int fd = accept4(handle->fd, (struct sockaddr *)&from, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            addr_from_sockaddr((struct sockaddr *)&from, &source);
+            flow_start(listener->capture, listener, fd, &source);
+        } else if (errno == EAGAIN) {
+            return;
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            /* The cap on flows lies below the limit on descriptors; should it be reached all the same, wait,
+             * don't spin. */
+            deadline_start(&w->accept_pauses, &listener->pause);
+            return;
+        }
+    }
+    poller_again(&w->poller, handle);
+}
+
+void capture_accept_expired(struct deadline *deadline)
+{
+    struct capture_listener *listener = list_entry(deadline, struct capture_listener, pause);
+    accept_ready(&listener->poll, 0);
+}
+
+static void packet_denied(const struct nflog_event *packet, void *arg)
+{
+    struct capture *capture = arg;
+    struct worker *w = capture->worker;
+    struct audit_event event = worker_event(w, capture, capture->policy);
+    char what[ADDR_TEXT_MAX + 16], address[ADDR_TEXT_MAX];
+    const char *transport = packet->protocol == IPPROTO_TCP      ? "tcp"
+                            : packet->protocol == IPPROTO_UDP    ? "udp"
+                            : packet->protocol == IPPROTO_ICMP   ? "icmp"
+                            : packet->protocol == IPPROTO_ICMPV6 ? "ipv6-icmp"
+                                                                 : "other";
+    event.action = AUDIT_PACKET_DENIED;
+    event.reason = ACL_PORT_DENIED;
+    event.transport = transport;
+    event.source = packet->source;
+    event.destination = packet->destination;
+    clock_gettime(CLOCK_REALTIME, &event.start);
+    if (packet->destination.port)
+        addr_format_with_port(&packet->destination, address);
+    else
+        addr_format(&packet->destination, address);
+    snprintf(what, sizeof(what), "%s %s", transport, address);
+    report_denied(w->report, what, ACL_PORT_DENIED);
+    audit_submit(w->audit, &event);
+}
+
+static void nflog_ready(struct poll_handle *handle, uint32_t events)
+{
+    struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
+    (void)events;
+    for (int i = 0; i < ACCEPT_BATCH; i++)
+        if (nflog_read(handle->fd, packet_denied, listener->capture) == -EAGAIN)
+            return;
+    poller_again(&listener->capture->worker->poller, handle);
+}
+
+static int listener_add(struct capture *capture, struct capture_listener *listener, int *fd,
+                        void (*ready)(struct poll_handle *handle, uint32_t events))
+{
+    struct sockaddr_storage local;
+    socklen_t length = sizeof(local);
+    listener->capture = capture;
+    poll_handle_init(&listener->poll, ready);
+    deadline_init(&listener->pause);
+    if (*fd < 0)
+        return 0;
+    if (getsockname(*fd, (struct sockaddr *)&local, &length) == 0)
+        addr_from_sockaddr((struct sockaddr *)&local, &listener->local);
+    int r = poller_add(&capture->worker->poller, &listener->poll, *fd);
+    if (r == 0)
+        *fd = -1; /* the handle's now */
+    return r;
+}
+
+int capture_add(struct worker *worker, const struct channel_message *who, struct capture_sockets *sockets)
+{
+    const struct acl_policy *policy = config_policy(worker->snapshot, who->policy);
+    struct capture *capture = calloc(1, sizeof(*capture));
+    int r = 0;
+    if (!capture) {
+        capture_sockets_close(sockets);
+        return -ENOMEM;
+    }
+    capture->worker = worker;
+    capture->policy = policy ? policy : config_assign(worker->snapshot, "", &(struct addr){0});
+    snprintf(capture->id, sizeof(capture->id), "%s", who->container_id);
+    snprintf(capture->name, sizeof(capture->name), "%s", who->container_name);
+    list_append(&worker->captures, &capture->link);
+    for (int family = 0; family < 2; family++) {
+        r |= listener_add(capture, &capture->tcp[family], &sockets->tcp[family], accept_ready);
+        r |= listener_add(capture, &capture->dns_udp[family], &sockets->dns_udp[family], dns_udp_ready);
+        r |=
+            listener_add(capture, &capture->dns_tcp[family], &sockets->dns_tcp[family], dns_tcp_accept_ready);
+    }
+    r |= listener_add(capture, &capture->nflog, &sockets->nflog, nflog_ready);
+    capture_sockets_close(sockets);
+    if (r < 0)
+        capture_remove(capture);
+    return r < 0 ? -EIO : 0;
+}
+
+static void listener_remove(struct capture_listener *listener)
+{
+    int fd = listener->poll.fd;
+    poller_remove(&listener->capture->worker->poller, &listener->poll);
+    deadline_stop(&listener->pause);
+    fd_close(&fd);
+}
+
+/* The flows must have ended before. */
+void capture_remove(struct capture *capture)
+{
+    dns_service_forget(capture);
+    for (int family = 0; family < 2; family++) {
+        listener_remove(&capture->tcp[family]);
+        listener_remove(&capture->dns_udp[family]);
+        listener_remove(&capture->dns_tcp[family]);
+    }
+    listener_remove(&capture->nflog);
+    list_remove(&capture->link);
+    free(capture);
+}

@@ -1,0 +1,431 @@
+/*
+ * The containers' name server (DESIGN section 7), whatever server they asked.
+ *
+ * A name the policy does not allow is answered NXDOMAIN with an extended error that says why, is audited, and
+ * never leaves the host. An allowed question is asked anew by the resolver; the answer is relayed when it is
+ * honest:
+ *
+ *   A, AAAA      every address must pass the guard (a name that resolves into private ranges is refused:
+ * rebinding); the addresses are remembered for binding HTTPS, SVCB  answered empty: they carry ECH keys and
+ * HTTP/3 offers, which a client behind a gateway that reads the outer name and closes UDP 443 has no use for
+ *   ANY, AXFR, IXFR, classes but IN, opcodes but QUERY: refused
+ *
+ * A question holds a copy of the client's message until it is answered; how many may wait is bounded by the
+ * resolver.
+ */
+#include "gateway/flow.h"
+#include "base/fds.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define QUERY_MAX 1232 /* bytes of a client's message; what is longer asks nothing a resolver would */
+#define TCP_CONNECTIONS_MAX 64
+#define TCP_OUT_MAX (128u * 1024)
+#define UDP_BATCH 64
+
+/* Who waits for an answer: a UDP peer, or a TCP connection. */
+struct dns_question {
+    struct list link; /* worker->dns_questions */
+    struct capture *capture;
+    struct dns_connection *connection; /* NULL over UDP */
+    int udp_fd;
+    struct sockaddr_storage peer;
+    socklen_t peer_length;
+    struct resolver_exchange *exchange;
+    struct dns_query query;
+    size_t length;
+    uint8_t bytes[QUERY_MAX];
+};
+
+struct dns_connection {
+    struct list link;
+    struct capture *capture;
+    struct poll_handle poll;
+    struct deadline idle;
+    struct addr source;
+    unsigned questions;
+    bool eof, writable;
+    size_t in_used;
+    uint8_t in[2 + QUERY_MAX];
+    struct buffer out;
+};
+
+static void connection_flush(struct dns_connection *connection);
+
+static void question_destroy(struct dns_question *question)
+{
+    if (question->connection)
+        question->connection->questions--;
+    resolver_cancel(question->exchange);
+    list_remove(&question->link);
+    free(question);
+}
+
+static void connection_destroy(struct dns_connection *connection)
+{
+    struct list *questions = &connection->capture->worker->dns_questions;
+    int fd = connection->poll.fd;
+    for (struct list *link = questions->next, *next; link != questions; link = next) {
+        struct dns_question *question = list_entry(link, struct dns_question, link);
+        next = link->next;
+        if (question->connection == connection)
+            question_destroy(question);
+    }
+    poller_remove(&connection->capture->worker->poller, &connection->poll);
+    fd_close(&fd);
+    deadline_stop(&connection->idle);
+    connection->capture->dns_connections--;
+    list_remove(&connection->link);
+    buffer_free(&connection->out);
+    free(connection);
+}
+
+void dns_service_forget(struct capture *capture)
+{
+    struct list *questions = &capture->worker->dns_questions,
+                *connections = &capture->worker->dns_connections;
+    for (struct list *link = questions->next, *next; link != questions; link = next) {
+        next = link->next;
+        if (list_entry(link, struct dns_question, link)->capture == capture)
+            question_destroy(list_entry(link, struct dns_question, link));
+    }
+    for (struct list *link = connections->next, *next; link != connections; link = next) {
+        next = link->next;
+        if (list_entry(link, struct dns_connection, link)->capture == capture)
+            connection_destroy(list_entry(link, struct dns_connection, link));
+    }
+}
+
+/* ---- answering ---- */
+
+static void reply(const struct dns_question *question, const uint8_t *bytes, size_t length)
+{
+    struct dns_connection *connection = question->connection;
+    if (!connection) {
+        sendto(question->udp_fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL,
+               (const struct sockaddr *)&question->peer, question->peer_length);
+        return;
+    }
+    if (buffer_length(&connection->out) > TCP_OUT_MAX || buffer_reserve(&connection->out, length + 2) < 0)
+        return; /* a client that asks and never reads */
+    uint8_t *out = connection->out.bytes + connection->out.end;
+    out[0] = (uint8_t)(length >> 8);
+    out[1] = (uint8_t)length;
+    memcpy(out + 2, bytes, length);
+    connection->out.end += length + 2;
+}
+
+static void reply_refusal(const struct dns_question *question, int rcode, int ede, const char *text)
+{
+    uint8_t bytes[1024];
+    ssize_t length =
+        dns_refusal_write(question->bytes, &question->query, rcode, ede, text, bytes, sizeof(bytes));
+    if (length > 0)
+        reply(question, bytes, (size_t)length);
+}
+
+static void audit_denial(const struct dns_question *question, enum acl_reason reason, const char *detail,
+                         const struct acl_verdict *verdict, bool would_deny)
+{
+    struct capture *capture = question->capture;
+    struct worker *w = capture->worker;
+    struct audit_event event = worker_event(w, capture, capture->policy);
+    char type[12], what[sizeof(question->query.shown) + 8];
+    event.action = AUDIT_DNS_DENIED;
+    event.allowed = event.would_deny = would_deny;
+    event.reason = reason;
+    event.detail = detail;
+    event.verdict = verdict;
+    event.transport = question->connection ? "tcp" : "udp";
+    event.protocol = "dns";
+    event.dns_name = question->query.shown;
+    event.dns_name_length = strlen(question->query.shown);
+    event.dns_type = dns_type_name(question->query.type, type);
+    clock_gettime(CLOCK_REALTIME, &event.start);
+    addr_from_sockaddr((const struct sockaddr *)&question->peer, &event.source);
+    audit_submit(w->audit, &event);
+    snprintf(what, sizeof(what), "%s", question->query.shown);
+    report_denied(w->report, what, reason);
+}
+
+static void refuse(const struct dns_question *question, enum acl_reason reason, const char *detail,
+                   const struct acl_verdict *verdict)
+{
+    char text[ACL_NAME_MAX + 64];
+    snprintf(text, sizeof(text), "sallyport: %s, policy %s", acl_reason_name(reason),
+             acl_policy_name(question->capture->policy));
+    audit_denial(question, reason, detail, verdict, false);
+    reply_refusal(question, DNS_NXDOMAIN,
+                  reason == ACL_DESTINATION_GUARDED ? DNS_EDE_FILTERED : DNS_EDE_BLOCKED, text);
+}
+
+static bool addresses_pass_guard(const struct dns_question *question, const struct dns_answer *facts)
+{
+    const struct capture *capture = question->capture;
+    for (size_t i = 0; i < facts->address_count; i++)
+        if (!worker_may_dial(capture->worker, capture->policy, &facts->addresses[i]))
+            return false;
+    return true;
+}
+
+static void remember(const struct dns_question *question, const struct dns_answer *facts)
+{
+    struct worker *w = question->capture->worker;
+    for (size_t i = 0; i < facts->address_count; i++)
+        namebook_learn(w->names, question->query.name, question->query.name_length, &facts->addresses[i],
+                       facts->ttl, uv_now(&w->loop));
+}
+
+static void relay_answer(struct dns_question *question, uint8_t *answer, size_t length,
+                         const struct dns_answer *facts)
+{
+    if (facts->foreign_addresses) {
+        audit_denial(question, ACL_DNS_FAILED, "the answer has addresses for names that were not asked", NULL,
+                     false);
+        reply_refusal(question, DNS_SERVFAIL, DNS_EDE_FILTERED,
+                      "sallyport: the answer does not fit the question");
+    } else if (!addresses_pass_guard(question, facts)) {
+        refuse(question, ACL_DESTINATION_GUARDED, "the name resolves to a private or guarded address", NULL);
+    } else {
+        remember(question, facts);
+        length =
+            dns_answer_adopt(answer, length, question->bytes, &question->query, question->connection == NULL);
+        reply(question, answer, length);
+    }
+}
+
+static void on_answered(void *arg, int status, uint8_t *answer, size_t length, const struct dns_answer *facts)
+{
+    struct dns_question *question = arg;
+    struct dns_connection *connection = question->connection;
+    question->exchange = NULL;
+    if (status == 0)
+        relay_answer(question, answer, length, facts);
+    else
+        reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, "sallyport: no name server answered");
+    question_destroy(question);
+    if (connection)
+        connection_flush(connection);
+}
+
+/* ---- questions ---- */
+
+/* Judge one question and answer it or send it on. Takes ownership. */
+static void ask(struct dns_question *question)
+{
+    struct capture *capture = question->capture;
+    struct worker *w = capture->worker;
+    const struct dns_query *query = &question->query;
+    if (query->opcode != 0) {
+        reply_refusal(question, DNS_NOTIMP, DNS_EDE_NONE, NULL);
+    } else if (!rate_take(&capture->dns_rate, w->limits->dns_queries_per_second, uv_now(&w->loop))) {
+        audit_denial(question, ACL_LIMIT_RATE, "DNS queries of this container", NULL, false);
+        reply_refusal(question, DNS_REFUSED, DNS_EDE_BLOCKED, "sallyport: too many questions");
+    } else if (query->name_kind != ACL_NAME_OK) {
+        refuse(question, query->name_kind == ACL_NAME_IP_LITERAL ? ACL_IP_LITERAL : ACL_NO_RULE,
+               acl_name_kind_text(query->name_kind), NULL);
+    } else {
+        struct acl_verdict verdict = acl_policy_judge_dns(capture->policy, query->name, query->name_length);
+        bool records = worker_only_records(w, capture->policy);
+        if (!verdict.allowed && !records) {
+            refuse(question, verdict.reason, NULL, &verdict);
+        } else if (query->class != 1 || query->type == DNS_TYPE_ANY || query->type == DNS_TYPE_AXFR ||
+                   query->type == DNS_TYPE_IXFR) {
+            reply_refusal(question, DNS_REFUSED, DNS_EDE_NONE, NULL);
+        } else if (query->type == DNS_TYPE_HTTPS || query->type == DNS_TYPE_SVCB) {
+            reply_refusal(question, DNS_NOERROR, DNS_EDE_NONE, NULL);
+        } else {
+            if (!verdict.allowed)
+                audit_denial(question, verdict.reason, NULL, &verdict, true);
+            question->exchange =
+                resolver_ask(&w->resolver, query->name, query->type, query->edns, on_answered, question);
+            if (question->exchange)
+                return; /* on_answered goes on */
+            reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, "sallyport: no name server to ask");
+        }
+    }
+    question_destroy(question);
+}
+
+/* NULL when there is nothing to answer: out of memory, or not a query. FORMERR is answered here. */
+static struct dns_question *question_create(struct capture *capture, struct dns_connection *connection,
+                                            int udp_fd, const struct sockaddr_storage *peer,
+                                            socklen_t peer_length, const uint8_t *bytes, size_t length)
+{
+    struct dns_question *question = calloc(1, sizeof(*question));
+    if (!question)
+        return NULL;
+    list_init(&question->link);
+    question->capture = capture;
+    question->connection = connection;
+    question->udp_fd = udp_fd;
+    question->peer = *peer;
+    question->peer_length = peer_length;
+    question->length = length;
+    memcpy(question->bytes, bytes, length);
+    int r = dns_query_parse(bytes, length, &question->query);
+    if (r == -EBADMSG) {
+        reply_refusal(question, DNS_FORMERR, DNS_EDE_NONE, NULL);
+        strcpy(question->query.shown, "(malformed)");
+        audit_denial(question, ACL_NO_RULE, "malformed DNS message", NULL, false);
+    }
+    if (r < 0) {
+        free(question);
+        return NULL;
+    }
+    list_append(&capture->worker->dns_questions, &question->link);
+    if (connection)
+        connection->questions++;
+    return question;
+}
+
+void dns_udp_ready(struct poll_handle *handle, uint32_t events)
+{
+    struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
+    (void)events;
+    for (int i = 0; i < UDP_BATCH; i++) {
+        uint8_t bytes[QUERY_MAX + 1];
+        struct sockaddr_storage peer;
+        socklen_t length = sizeof(peer);
+        ssize_t got =
+            recvfrom(handle->fd, bytes, sizeof(bytes), MSG_DONTWAIT, (struct sockaddr *)&peer, &length);
+        if (got < 0 && errno == EAGAIN)
+            return;
+        if (got <= 0 || got > QUERY_MAX)
+            continue;
+        struct dns_question *question =
+            question_create(listener->capture, NULL, handle->fd, &peer, length, bytes, (size_t)got);
+        if (question)
+            ask(question);
+    }
+    poller_again(&listener->capture->worker->poller, handle);
+}
+
+/* ---- DNS over TCP (RFC 7766) ---- */
+
+static void connection_flush(struct dns_connection *connection)
+{
+    struct buffer *out = &connection->out;
+    while (buffer_length(out) && connection->writable) {
+        ssize_t sent = send(connection->poll.fd, out->bytes + out->start, buffer_length(out), MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno != EAGAIN) {
+            connection_destroy(connection);
+            return;
+        }
+        if (sent < 0)
+            connection->writable = false;
+        else
+            out->start += (size_t)sent;
+    }
+    if (buffer_length(out) == 0) {
+        buffer_free(out);
+        if (connection->eof && connection->questions == 0)
+            connection_destroy(connection);
+    }
+}
+
+static void connection_question(struct dns_connection *connection, size_t length)
+{
+    struct sockaddr_storage peer;
+    socklen_t peer_length = addr_to_sockaddr(&connection->source, &peer);
+    struct dns_question *question =
+        question_create(connection->capture, connection, -1, &peer, peer_length, connection->in + 2, length);
+    connection->in_used -= 2 + length;
+    memmove(connection->in, connection->in + 2 + length, connection->in_used);
+    if (question)
+        ask(question);
+}
+
+/* Takes every whole message off `in`. False: a message longer than any real question. */
+static bool connection_parse(struct dns_connection *connection)
+{
+    while (connection->in_used >= 2) {
+        size_t length = (size_t)(connection->in[0] << 8 | connection->in[1]);
+        if (length > QUERY_MAX || length == 0)
+            return false;
+        if (connection->in_used < 2 + length)
+            return true;
+        connection_question(connection, length);
+    }
+    return true;
+}
+
+static void connection_ready(struct poll_handle *handle, uint32_t events)
+{
+    struct dns_connection *connection = list_entry(handle, struct dns_connection, poll);
+    struct worker *w = connection->capture->worker;
+    if (events & EPOLLOUT)
+        connection->writable = true;
+    while (!connection->eof) {
+        ssize_t got = recv(handle->fd, connection->in + connection->in_used,
+                           sizeof(connection->in) - connection->in_used, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && errno == EAGAIN)
+            break;
+        if (got < 0) {
+            connection_destroy(connection);
+            return;
+        }
+        if (got == 0) {
+            connection->eof = true;
+            break;
+        }
+        connection->in_used += (size_t)got;
+        deadline_start(&w->dns_tcp_timeouts, &connection->idle);
+        if (!connection_parse(connection)) {
+            connection_destroy(connection);
+            return;
+        }
+    }
+    connection_flush(connection);
+}
+
+void dns_tcp_expired(struct deadline *deadline)
+{
+    connection_destroy(list_entry(deadline, struct dns_connection, idle));
+}
+
+static void connection_create(struct capture *capture, int fd, const struct sockaddr_storage *peer)
+{
+    struct dns_connection *connection =
+        capture->dns_connections < TCP_CONNECTIONS_MAX ? calloc(1, sizeof(*connection)) : NULL;
+    if (!connection) {
+        close(fd);
+        return;
+    }
+    connection->capture = capture;
+    connection->writable = true;
+    addr_from_sockaddr((const struct sockaddr *)peer, &connection->source);
+    poll_handle_init(&connection->poll, connection_ready);
+    deadline_init(&connection->idle);
+    list_append(&capture->worker->dns_connections, &connection->link);
+    capture->dns_connections++;
+    deadline_start(&capture->worker->dns_tcp_timeouts, &connection->idle);
+    if (poller_add(&capture->worker->poller, &connection->poll, fd) < 0) {
+        connection_destroy(connection);
+        close(fd);
+    }
+}
+
+void dns_tcp_accept_ready(struct poll_handle *handle, uint32_t events)
+{
+    struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
+    (void)events;
+    for (;;) {
+        struct sockaddr_storage peer;
+        socklen_t length = sizeof(peer);
+        int fd = accept4(handle->fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+            continue;
+        if (fd < 0)
+            return;
+        connection_create(listener->capture, fd, &peer);
+    }
+}

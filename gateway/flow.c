@@ -1,0 +1,672 @@
+/*
+ * The life of a flow up to its verdict, and its end. What happens between is in binding.c, dial.c, relay.c,
+ * http_flow.c.
+ */
+#include "gateway/flow.h"
+#include "acl/guard.h"
+#include "base/fds.h"
+#include "gateway/refusal.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define BUFFER_FIRST 4096
+#define LINGER_DRAIN_MAX (256u * 1024)
+
+int buffer_reserve(struct buffer *buffer, size_t room)
+{
+    size_t length = buffer_length(buffer);
+    if (buffer->capacity - buffer->end >= room)
+        return 0;
+    if (buffer->start > 0) {
+        memmove(buffer->bytes, buffer->bytes + buffer->start, length);
+        buffer->start = 0;
+        buffer->end = length;
+    }
+    if (buffer->capacity - buffer->end >= room)
+        return 0;
+    size_t capacity = buffer->capacity ? buffer->capacity : BUFFER_FIRST;
+    while (capacity - length < room)
+        capacity *= 2;
+    uint8_t *bytes = realloc(buffer->bytes, capacity);
+    if (!bytes)
+        return -ENOMEM;
+    buffer->bytes = bytes;
+    buffer->capacity = capacity;
+    return 0;
+}
+
+void buffer_free(struct buffer *buffer)
+{
+    free(buffer->bytes);
+    *buffer = (struct buffer){0};
+}
+
+static uint64_t monotonic_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+void flow_set_state(struct flow *flow, enum flow_state state)
+{
+    struct worker *w = flow->worker;
+    flow->state = state;
+    switch (state) {
+    case FLOW_SNIFF:
+        deadline_start(&w->hello_timeouts, &flow->timer);
+        break;
+    case FLOW_RESOLVE:
+    case FLOW_CONNECT:
+        deadline_start(&w->connect_timeouts, &flow->timer);
+        break;
+    case FLOW_RELAY:
+        deadline_start(&w->idle_timeouts, &flow->timer);
+        break;
+    case FLOW_LINGER:
+        deadline_start(&w->linger_timeouts, &flow->timer);
+        break;
+    case FLOW_ENDED:
+        deadline_stop(&flow->timer);
+        break;
+    }
+}
+
+struct audit_event flow_event(const struct flow *flow, enum audit_action action, char id[FLOW_ID_SIZE])
+{
+    struct audit_event event = worker_event(flow->worker, flow->capture, flow->policy);
+    snprintf(id, FLOW_ID_SIZE, "%08x-%llu", flow->worker->id_prefix, (unsigned long long)flow->serial);
+    event.action = action;
+    event.flow_id = id;
+    event.start = flow->started;
+    event.source = flow->source;
+    event.destination = flow->destination;
+    if (flow->dialled.family && !addr_equal_ip(&flow->dialled, &flow->destination))
+        event.nat = flow->dialled;
+    event.domain = flow->name;
+    event.domain_length = flow->name_length;
+    event.transport = "tcp";
+    event.protocol = flow->kind == FLOW_TLS ? "tls" : flow->kind == FLOW_HTTP ? "http" : NULL;
+    event.tls = flow->kind == FLOW_TLS;
+    event.ech_offered = flow->ech_offered;
+    event.alpn = flow->alpn;
+    event.http_method = flow->method;
+    event.reason = flow->reason;
+    event.verdict = &flow->verdict;
+    event.binding = flow->binding;
+    event.detail = flow->detail;
+    event.would_deny = flow->would_deny;
+    return event;
+}
+
+void flow_report_denied(struct flow *flow, enum acl_reason reason)
+{
+    char what[ACL_NAME_MAX + ADDR_TEXT_MAX], address[ADDR_TEXT_MAX];
+    addr_format_with_port(&flow->destination, address);
+    if (flow->name_length)
+        snprintf(what, sizeof(what), "%s:%u", flow->name, flow->destination.port);
+    else
+        snprintf(what, sizeof(what), "%s", address);
+    report_denied(flow->worker->report, what, reason);
+}
+
+/* ---- the end ---- */
+
+static void side_close(struct flow *flow, struct flow_side *side, bool reset)
+{
+    int fd = side->poll.fd;
+    poller_remove(&flow->worker->poller, &side->poll);
+    if (fd < 0)
+        return;
+    if (reset) {
+        const struct linger now = {.l_onoff = 1, .l_linger = 0};
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+    }
+    close(fd);
+}
+
+/* Everything a flow holds but its memory, which the sweep at the end of the turn frees. */
+static void flow_release(struct flow *flow, bool reset)
+{
+    flow_set_state(flow, FLOW_ENDED);
+    resolver_lookup_cancel(flow->lookup);
+    flow->lookup = NULL;
+    dial_cancel(flow);
+    side_close(flow, &flow->client, reset);
+    side_close(flow, &flow->origin, reset);
+    http_flow_destroy(flow);
+    buffer_free(&flow->up);
+    buffer_free(&flow->down);
+    flow->capture->flows--;
+    flow->worker->flow_count--;
+    list_remove(&flow->link);
+    list_append(&flow->worker->ended_flows, &flow->link);
+}
+
+/* ---- refusal ---- */
+
+/* Is this reason the policy's word (which audit-only mode overrides), or a fact that no mode changes? */
+static bool reason_is_policy(enum acl_reason reason)
+{
+    switch (reason) {
+    case ACL_DESTINATION_GUARDED:
+    case ACL_DNS_FAILED:
+    case ACL_CONNECT_FAILED:
+    case ACL_LIMIT_CONNECTIONS:
+    case ACL_LIMIT_RATE:
+    case ACL_LOOP:
+    case ACL_AUDIT_UNAVAILABLE:
+    case ACL_HELLO_TIMEOUT:
+    case ACL_HELLO_TOO_LARGE:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* What was said in words the client's protocol knows. Returns false when there are none: then a reset says
+ * it. */
+static bool refusal_send(struct flow *flow)
+{
+    char text[4096];
+    ssize_t length = 0;
+    if (flow->kind == FLOW_TLS) {
+        refusal_alert(flow->reason, (uint8_t *)text);
+        length = REFUSAL_ALERT_SIZE;
+    } else if (flow->kind == FLOW_HTTP) {
+        const struct refusal r = {.name = flow->name,
+                                  .port = flow->destination.port,
+                                  .reason = flow->reason,
+                                  .detail = flow->detail,
+                                  .policy = flow->policy,
+                                  .verdict = &flow->verdict};
+        length = refusal_http(&r, strcmp(flow->method, "HEAD") == 0, text, sizeof(text));
+    }
+    if (length <= 0)
+        return false;
+    return send(flow->client.poll.fd, text, (size_t)length, MSG_NOSIGNAL) == length;
+}
+
+static void drain(struct flow *flow)
+{
+    struct flow_side *client = &flow->client;
+    while (client->readable) {
+        ssize_t got = recv(client->poll.fd, flow->worker->scratch, SCRATCH_SIZE, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && errno == EAGAIN) {
+            client->readable = false;
+            return;
+        }
+        if (got <= 0 || (flow->bytes_up += (uint64_t)got) > LINGER_DRAIN_MAX) {
+            flow_release(flow, false);
+            return;
+        }
+    }
+}
+
+/* The refusal is out: close gently, so that it is not lost to a reset, but not for long. */
+static void linger(struct flow *flow)
+{
+    resolver_lookup_cancel(flow->lookup);
+    flow->lookup = NULL;
+    dial_cancel(flow);
+    side_close(flow, &flow->origin, false);
+    flow->bytes_up = 0; /* counts what is drained now */
+    shutdown(flow->client.poll.fd, SHUT_WR);
+    flow_set_state(flow, FLOW_LINGER);
+    drain(flow);
+}
+
+/* The end event, once for every flow that was let through. */
+static void write_end(struct flow *flow, enum audit_close_by by, const char *why)
+{
+    char id[FLOW_ID_SIZE];
+    struct audit_event event = flow_event(flow, AUDIT_FLOW_END, id);
+    event.duration_ns = monotonic_ns() - flow->started_ns;
+    event.bytes_sent = flow->bytes_up;
+    event.bytes_received = flow->bytes_down;
+    event.allowed = flow->decided;
+    event.close_by = by;
+    event.close_reason = why;
+    audit_submit(flow->worker->audit, &event);
+}
+
+void flow_end(struct flow *flow, enum audit_close_by by, const char *why, bool reset)
+{
+    if (flow->state == FLOW_ENDED)
+        return;
+    if (flow->state != FLOW_LINGER) /* a refused flow has had its last event */
+        write_end(flow, by, why);
+    flow_release(flow, reset);
+}
+
+void flow_finish_refused(struct flow *flow)
+{
+    write_end(flow, AUDIT_CLOSE_GATEWAY, "request_denied");
+    linger(flow);
+}
+
+static void flow_pass_unjudged(struct flow *flow);
+
+void flow_deny(struct flow *flow, enum acl_reason reason, const char *detail)
+{
+    char id[FLOW_ID_SIZE];
+    if (detail)
+        flow->detail = detail;
+    flow->reason = reason;
+    flow_report_denied(flow, reason);
+    if (worker_only_records(flow->worker, flow->policy) && reason_is_policy(reason) && !flow->would_deny) {
+        flow->would_deny = true;
+        flow_pass_unjudged(flow);
+        return;
+    }
+    struct audit_event event = flow_event(flow, AUDIT_FLOW_DECISION, id);
+    event.would_deny = false;
+    audit_submit(flow->worker->audit, &event);
+    if (refusal_send(flow))
+        linger(flow);
+    else
+        flow_release(flow, true);
+}
+
+/* ---- decision ---- */
+
+static void dial_destination(struct flow *flow, const char *binding)
+{
+    flow->dial.candidates[0] = flow->destination;
+    flow->dial.count = 1;
+    if (worker_may_dial(flow->worker, flow->policy, &flow->destination))
+        dial_start(flow, binding);
+    else
+        flow_deny(flow, ACL_DESTINATION_GUARDED, acl_guard_range_name(&flow->destination));
+}
+
+/* Audit mode lets a flow through that enforce would refuse: to where it was going, whatever it is called. */
+static void flow_pass_unjudged(struct flow *flow)
+{
+    if (flow->kind != FLOW_TLS && !(flow->kind == FLOW_HTTP && flow->name_length))
+        flow->kind = FLOW_RAW;
+    dial_destination(flow, NULL);
+}
+
+static void allow(struct flow *flow, const struct acl_verdict *verdict)
+{
+    flow->verdict = *verdict;
+    flow->reason = verdict->reason;
+}
+
+/* The name is known and well-formed: what does the policy say? */
+void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol)
+{
+    struct acl_verdict verdict =
+        acl_policy_judge_name(flow->policy, protocol, flow->name, flow->name_length, flow->destination.port);
+    flow->verdict = verdict;
+    if (flow->ech_offered && acl_policy_ech_denied(flow->policy)) {
+        flow_deny(flow, ACL_ECH_DENIED, NULL);
+        return;
+    }
+    if (verdict.allowed) {
+        allow(flow, &verdict);
+        flow_bind(flow);
+        return;
+    }
+    if (verdict.reason == ACL_NO_RULE) {
+        struct acl_verdict by_address = acl_policy_judge_address(flow->policy, &flow->destination);
+        if (by_address.allowed) {
+            allow(flow, &by_address);
+            dial_destination(flow, "address");
+            return;
+        }
+    }
+    flow_deny(flow, verdict.reason, NULL);
+}
+
+/* The bytes do not name anybody. An address rule may still let them pass, unless names are denied: then what
+ * does not show its name cannot be told from what is denied. */
+void flow_decide_unnamed(struct flow *flow, enum acl_reason reason, const char *detail)
+{
+    struct acl_verdict verdict = acl_policy_judge_address(flow->policy, &flow->destination);
+    if (verdict.allowed && !acl_policy_denies_names(flow->policy)) {
+        allow(flow, &verdict);
+        flow->kind = FLOW_RAW;
+        dial_destination(flow, "address");
+        return;
+    }
+    if (verdict.reason == ACL_RULE_DENY) {
+        flow->verdict = verdict;
+        reason = ACL_RULE_DENY;
+    }
+    flow_deny(flow, reason, detail);
+}
+
+struct bound_name {
+    struct flow *flow;
+    struct acl_verdict verdict;
+    bool any;
+};
+
+static bool judge_bound_name(const char *name, size_t length, void *arg)
+{
+    struct bound_name *found = arg;
+    struct flow *flow = found->flow;
+    struct acl_verdict verdict =
+        acl_policy_judge_name(flow->policy, ACL_TCP, name, length, flow->destination.port);
+    if (!found->any || verdict.allowed || verdict.reason == ACL_RULE_DENY) {
+        memcpy(flow->name, name, length);
+        flow->name[length] = 0;
+        flow->name_length = (uint8_t)length;
+        found->verdict = verdict;
+    }
+    found->any = true;
+    return !verdict.allowed;
+}
+
+/* A port that a tcp:// rule opened: nothing is read, the name is what DNS answered this address for. */
+static bool allowed_by_binding(struct flow *flow, struct bound_name *found)
+{
+    *found = (struct bound_name){.flow = flow};
+    namebook_names(flow->worker->names, &flow->destination, uv_now(&flow->worker->loop), judge_bound_name,
+                   found);
+    if (!found->any || !found->verdict.allowed)
+        return false;
+    allow(flow, &found->verdict);
+    flow->kind = FLOW_RAW;
+    flow_bind(flow);
+    return true;
+}
+
+static void decide_before_reading(struct flow *flow, unsigned use)
+{
+    struct bound_name found = {0};
+    if ((use & ACL_PORT_TCP_NAME) && allowed_by_binding(flow, &found))
+        return;
+    if (use & (ACL_PORT_TLS | ACL_PORT_HTTP))
+        return; /* sniff */
+    if (use & ACL_PORT_ADDRESS)
+        flow_decide_unnamed(flow, ACL_NO_RULE, "no address rule names it");
+    else if (use & ACL_PORT_TCP_NAME)
+        flow_deny(flow, found.any ? found.verdict.reason : ACL_DESTINATION_UNBOUND,
+                  found.any ? NULL : "no name that was looked up here has this address");
+    else
+        flow_deny(flow, ACL_PORT_DENIED, NULL);
+}
+
+static void sniff_tls(struct flow *flow)
+{
+    struct hello hello;
+    switch (hello_feed(&flow->hello, flow->up.bytes, flow->up.end, &hello)) {
+    case HELLO_MORE:
+        return;
+    case HELLO_BAD:
+        flow->ech_offered = hello.ech_offered;
+        memcpy(flow->alpn, hello.alpn, sizeof(flow->alpn));
+        flow_decide_unnamed(flow, hello.reason, hello.detail);
+        return;
+    case HELLO_DONE:
+        memcpy(flow->name, hello.name, sizeof(flow->name));
+        flow->name_length = hello.name_length;
+        flow->ech_offered = hello.ech_offered;
+        memcpy(flow->alpn, hello.alpn, sizeof(flow->alpn));
+        flow_decide_by_name(flow, ACL_TLS);
+        return;
+    }
+}
+
+static void sniff_parse(struct flow *flow)
+{
+    unsigned use = acl_policy_port_use(flow->policy, flow->destination.port);
+    if (flow->kind == FLOW_UNKNOWN) {
+        if (flow->up.bytes[0] == 0x16 || flow->up.bytes[0] >= 0x80)
+            flow->kind = FLOW_TLS;
+        else if (http_gate_looks_like(flow->up.bytes, flow->up.end))
+            flow->kind = FLOW_HTTP;
+        else {
+            flow_decide_unnamed(flow, use & ACL_PORT_TLS ? ACL_NOT_TLS : ACL_MALFORMED_HTTP,
+                                "neither TLS nor HTTP");
+            return;
+        }
+        if (flow->kind == FLOW_HTTP && !(use & ACL_PORT_HTTP)) {
+            flow_decide_unnamed(flow, ACL_NOT_TLS, "plain HTTP on a port for TLS");
+            return;
+        }
+    }
+    if (flow->kind == FLOW_TLS)
+        sniff_tls(flow);
+    else
+        http_flow_sniff(flow);
+}
+
+static void sniff_ended_early(struct flow *flow)
+{
+    if (flow->up.end == 0)
+        flow_end(flow, AUDIT_CLOSE_CLIENT, "fin_before_hello", false);
+    else
+        flow_deny(flow, flow->kind == FLOW_HTTP ? ACL_MALFORMED_HTTP : ACL_MALFORMED_CLIENT_HELLO,
+                  "the client closed before it was complete");
+}
+
+static void sniff(struct flow *flow)
+{
+    while (flow->state == FLOW_SNIFF && flow->client.readable) {
+        if (buffer_length(&flow->up) > HELLO_MAX) {
+            flow_deny(flow, ACL_HELLO_TOO_LARGE, NULL);
+            return;
+        }
+        if (buffer_reserve(&flow->up, 2048) < 0) {
+            flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
+            return;
+        }
+        ssize_t got =
+            recv(flow->client.poll.fd, flow->up.bytes + flow->up.end, flow->up.capacity - flow->up.end, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && errno == EAGAIN) {
+            flow->client.readable = false;
+        } else if (got < 0) {
+            flow_end(flow, AUDIT_CLOSE_CLIENT, "rst_before_hello", true);
+        } else if (got == 0) {
+            flow->client.eof = true;
+            sniff_ended_early(flow);
+            return;
+        } else {
+            flow->up.end += (size_t)got;
+            sniff_parse(flow);
+        }
+    }
+}
+
+/* ---- events ---- */
+
+void flow_side_note(struct flow_side *side, uint32_t events)
+{
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+        side->readable = true;
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        side->hangup = true;
+    if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
+        side->writable = true;
+}
+
+/* While waiting for DNS or the origin nothing is read, but a client that reset its connection need not be
+ * served. */
+static void check_client_alive(struct flow *flow, uint32_t events)
+{
+    if (events & (EPOLLERR | EPOLLHUP))
+        flow_end(flow, AUDIT_CLOSE_CLIENT, "rst_before_connect", true);
+}
+
+void flow_client_ready(struct poll_handle *handle, uint32_t events)
+{
+    struct flow_side *side = list_entry(handle, struct flow_side, poll);
+    struct flow *flow = side->flow;
+    flow_side_note(side, events);
+    switch (flow->state) {
+    case FLOW_SNIFF:
+        sniff(flow);
+        break;
+    case FLOW_RESOLVE:
+    case FLOW_CONNECT:
+        check_client_alive(flow, events);
+        break;
+    case FLOW_RELAY:
+        relay_run(flow);
+        break;
+    case FLOW_LINGER:
+        drain(flow);
+        break;
+    case FLOW_ENDED:
+        break;
+    }
+}
+
+void flow_origin_ready(struct poll_handle *handle, uint32_t events)
+{
+    struct flow_side *side = list_entry(handle, struct flow_side, poll);
+    flow_side_note(side, events);
+    if (side->flow->state == FLOW_RELAY)
+        relay_run(side->flow);
+}
+
+void flow_connected(struct flow *flow, const struct addr *dialled)
+{
+    char id[FLOW_ID_SIZE];
+    flow->dialled = *dialled;
+    flow->origin.writable = true;
+    struct audit_event event = flow_event(flow, AUDIT_FLOW_DECISION, id);
+    event.allowed = true;
+    if (audit_submit(flow->worker->audit, &event) < 0) {
+        flow_deny(flow, ACL_AUDIT_UNAVAILABLE, NULL);
+        return;
+    }
+    flow->decided = true;
+    flow_set_state(flow, FLOW_RELAY);
+    if (flow->kind == FLOW_HTTP)
+        http_flow_allowed(flow);
+    relay_run(flow);
+}
+
+void flow_hello_expired(struct deadline *deadline)
+{
+    struct flow *flow = list_entry(deadline, struct flow, timer);
+    if (flow->up.end)
+        flow_deny(flow, ACL_HELLO_TIMEOUT, "the client did not finish naming its destination");
+    else
+        flow_decide_unnamed(flow, ACL_HELLO_TIMEOUT, "silence");
+}
+
+void flow_connect_expired(struct deadline *deadline)
+{
+    struct flow *flow = list_entry(deadline, struct flow, timer);
+    bool resolving = flow->state == FLOW_RESOLVE;
+    flow_deny(flow, resolving ? ACL_DNS_FAILED : ACL_CONNECT_FAILED, "timed out");
+}
+
+/* Fires between one and two durations after the last byte: activity is a flag, not a list operation per read.
+ */
+static void expire_or_restart(struct flow *flow, struct deadline_queue *queue, const char *why)
+{
+    if (flow->active) {
+        flow->active = false;
+        deadline_start(queue, &flow->timer);
+        return;
+    }
+    flow_end(flow, AUDIT_CLOSE_GATEWAY, why, true);
+}
+
+void flow_idle_expired(struct deadline *deadline)
+{
+    struct flow *flow = list_entry(deadline, struct flow, timer);
+    expire_or_restart(flow, &flow->worker->idle_timeouts, "idle_timeout");
+}
+
+void flow_half_close_expired(struct deadline *deadline)
+{
+    struct flow *flow = list_entry(deadline, struct flow, timer);
+    expire_or_restart(flow, &flow->worker->half_close_timeouts, "half_close_timeout");
+}
+
+void flow_linger_expired(struct deadline *deadline)
+{
+    flow_release(list_entry(deadline, struct flow, timer), false);
+}
+
+/* ---- the beginning ---- */
+
+static void side_init(struct flow *flow, struct flow_side *side,
+                      void (*ready)(struct poll_handle *handle, uint32_t events))
+{
+    poll_handle_init(&side->poll, ready);
+    side->flow = flow;
+}
+
+static struct flow *flow_create(struct capture *capture, const struct addr *source)
+{
+    struct worker *w = capture->worker;
+    struct flow *flow = calloc(1, sizeof(*flow));
+    if (!flow)
+        return NULL;
+    flow->worker = w;
+    flow->capture = capture;
+    flow->policy = capture->policy;
+    flow->source = *source;
+    flow->serial = ++w->flow_serial;
+    clock_gettime(CLOCK_REALTIME, &flow->started);
+    flow->started_ns = monotonic_ns();
+    hello_reader_init(&flow->hello);
+    deadline_init(&flow->timer);
+    deadline_init(&flow->dial.stagger);
+    side_init(flow, &flow->client, flow_client_ready);
+    side_init(flow, &flow->origin, flow_origin_ready);
+    list_append(&w->flows, &flow->link);
+    capture->flows++;
+    w->flow_count++;
+    return flow;
+}
+
+/* What is checked before the first byte. Returns false when the flow was refused. */
+static bool admit(struct flow *flow, const struct capture_listener *listener)
+{
+    const struct worker *w = flow->worker;
+    const struct config_limits *limits = w->limits;
+    int r = original_destination(flow->client.poll.fd, listener->local.family, &flow->destination);
+    if (r < 0 || addr_equal(&flow->destination, &listener->local)) {
+        flow->destination = listener->local;
+        flow_deny(flow, ACL_LOOP, r < 0 ? "no original destination" : "the gateway itself was dialled");
+    } else if (flow->capture->flows > limits->flows_per_container) {
+        flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows of this container");
+    } else if (w->flow_count > w->flow_limit) {
+        flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows in total");
+    } else if (!audit_ready(w->audit)) {
+        flow_deny(flow, ACL_AUDIT_UNAVAILABLE, NULL);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+void flow_start(struct capture *capture, const struct capture_listener *listener, int fd,
+                const struct addr *source)
+{
+    struct flow *flow = flow_create(capture, source);
+    if (!flow) {
+        close(fd);
+        return;
+    }
+    flow_set_state(flow, FLOW_SNIFF);
+    if (poller_add(&capture->worker->poller, &flow->client.poll, fd) < 0) {
+        flow->client.poll.fd = fd;
+        flow_end(flow, AUDIT_CLOSE_GATEWAY, "no_poll", true);
+        return;
+    }
+    if (!admit(flow, listener))
+        return;
+    flow->client.readable = flow->client.writable = true;
+    decide_before_reading(flow, acl_policy_port_use(flow->policy, flow->destination.port));
+    sniff(flow);
+}

@@ -1,0 +1,177 @@
+/*
+ * A flow: one captured TCP connection and its upstream twin, from accept to close (DESIGN section 4).
+ *
+ *   state     what happens in it                                             left by
+ *   SNIFF     reading the client until it has named whom it wants            decide, deny, end
+ *   RESOLVE   binding: the name is being looked up                           binding.c
+ *   CONNECT   one or two upstream attempts under way                         dial.c
+ *   RELAY     bytes go both ways; plain HTTP stays parsed                    relay.c, http_flow.c
+ *   LINGER    refused: the explanation is sent, the client's rest is drained flow.c
+ *   ENDED     closed; freed at the end of the loop's turn                    -
+ *
+ * Only flow_set_state() changes the state. A flow that has ended stays valid memory until the turn is over,
+ * so a handler checks `state` after calling anything that may end it.
+ */
+#pragma once
+
+#include "gateway/hello.h"
+#include "gateway/http_gate.h"
+#include "gateway/worker_internal.h"
+
+enum flow_state { FLOW_SNIFF, FLOW_RESOLVE, FLOW_CONNECT, FLOW_RELAY, FLOW_LINGER, FLOW_ENDED };
+enum flow_kind { FLOW_UNKNOWN, FLOW_TLS, FLOW_HTTP, FLOW_RAW };
+
+/* Bytes on their way: [start, end) of an allocation that exists only while needed. */
+struct buffer {
+    uint8_t *bytes;
+    size_t start, end, capacity;
+};
+/* Room for `room` bytes behind `end`, moving what is there to the front first. 0 or -ENOMEM. */
+int buffer_reserve(struct buffer *buffer, size_t room);
+void buffer_free(struct buffer *buffer);
+static inline size_t buffer_length(const struct buffer *buffer)
+{
+    return buffer->end - buffer->start;
+}
+
+struct flow_side {
+    struct poll_handle poll;
+    struct flow *flow;
+    bool readable, writable; /* as far as we know: false only after EAGAIN */
+    bool hangup;             /* the peer's FIN or RST is in sight (EPOLLRDHUP): read on after a short read */
+    bool eof, shut;          /* half-close is two facts: FIN read from it, FIN sent to it */
+};
+
+#define DIAL_CANDIDATES_MAX 8
+
+struct dial_attempt {
+    struct poll_handle own_poll; /* of the second attempt; the first uses the flow's origin.poll */
+    struct flow *flow;
+    struct addr address;
+    bool active;
+};
+
+struct dial {
+    struct addr candidates[DIAL_CANDIDATES_MAX];
+    size_t count, next;
+    struct dial_attempt attempts[2];
+    struct deadline stagger;
+    int last_error;
+};
+
+struct http_flow {
+    struct http_gate *gate;
+    struct http_answers *answers;
+    size_t released;    /* bytes of `up` behind start that were judged and may go */
+    bool tunnel;        /* 101 was answered: both directions pass */
+    bool waits_upgrade; /* an upgrade was asked for: nothing more goes up until it is answered */
+    bool waits_binding; /* a request names another host: its address is being checked */
+    bool head_pending;  /* a judged head waits for room among the outstanding answers */
+    bool refusing;      /* a denied request: its refusal is sent when the answers before it are through */
+    size_t head_length; /* of the request being decided */
+    char refusal_name[ACL_NAME_MAX + 1];
+    enum acl_reason refusal_reason;
+    const char *refusal_detail;
+    struct acl_verdict refusal_verdict;
+    bool refusal_head;
+};
+
+struct flow {
+    struct list link; /* in worker->flows or worker->ended_flows */
+    struct worker *worker;
+    struct capture *capture;
+    const struct acl_policy *policy;
+    enum flow_state state;
+    enum flow_kind kind;
+    struct flow_side client, origin;
+    struct deadline timer;
+    bool active; /* bytes moved since the idle timer was started */
+    struct buffer up, down;
+    uint64_t bytes_up, bytes_down;
+
+    struct addr source, destination, dialled;
+    char name[ACL_NAME_MAX + 1];
+    uint8_t name_length;
+    struct acl_verdict verdict;
+    enum acl_reason reason; /* of the decision */
+    const char *detail, *binding;
+    bool would_deny, decided, half_closed;
+    enum audit_close_by closed_first; /* whose FIN came first */
+    bool ech_offered;
+    char alpn[HELLO_ALPN_MAX];
+    char method[HTTP_METHOD_MAX];
+    uint64_t serial;
+    struct timespec started;
+    uint64_t started_ns; /* monotonic */
+
+    struct hello_reader hello;
+    struct http_flow *http;
+    struct resolver_lookup *lookup;
+    struct dial dial;
+};
+
+/* A new connection; takes ownership of `fd`. Denials by limits, loops and the audit happen here, before a
+ * byte is read. */
+void flow_start(struct capture *capture, const struct capture_listener *listener, int fd,
+                const struct addr *source);
+
+void flow_set_state(struct flow *flow, enum flow_state state);
+
+/* The name is known and well-formed: judge it, and go on to binding or refusal. */
+void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol);
+/* The bytes name nobody, for `reason`: an address rule may still let them pass, else they are refused. */
+void flow_decide_unnamed(struct flow *flow, enum acl_reason reason, const char *detail);
+/* Refuse: event, explanation, linger. In audit-only mode a refusal by policy lets the flow through instead.
+ */
+void flow_deny(struct flow *flow, enum acl_reason reason, const char *detail);
+/* Close both sides now and write the end event. `reset`: with RST instead of FIN. */
+void flow_end(struct flow *flow, enum audit_close_by by, const char *why, bool reset);
+/* RELAY: a refusal of a later request was sent: end event, then linger so that it is not lost to a reset. */
+void flow_finish_refused(struct flow *flow);
+/* Continue after the verdict: find an address that belongs to the name, and dial it (binding.c). */
+void flow_bind(struct flow *flow);
+/* dial.c: connect to the first of dial.candidates that answers; `binding` goes to the event. */
+void dial_start(struct flow *flow, const char *binding);
+void dial_cancel(struct flow *flow);
+void dial_stagger_expired(struct deadline *deadline);
+/* dial.c calls this when the origin's socket is connected and registered. */
+void flow_connected(struct flow *flow, const struct addr *dialled);
+
+/* Events of the two sides. */
+void flow_client_ready(struct poll_handle *handle, uint32_t events);
+void flow_origin_ready(struct poll_handle *handle, uint32_t events);
+/* Note what epoll said; in RELAY and LINGER the flow then runs. */
+void flow_side_note(struct flow_side *side, uint32_t events);
+
+/* relay.c: move what can be moved, both ways. */
+void relay_run(struct flow *flow);
+/* Send up to `limit` bytes from the front of `buffer`. 1 when they are gone, 0 when the socket is full, -1
+ * when it broke (the flow has been ended). */
+int relay_flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, size_t limit,
+                uint64_t *count);
+/* Read once. > 0 bytes, 0 nothing now (or end: side->eof), -1 broken (ended). */
+ssize_t relay_read(struct flow *flow, struct flow_side *from, void *bytes, size_t size);
+/* Pass a FIN on. */
+void relay_shut(struct flow_side *to);
+
+/* http_flow.c */
+void http_flow_destroy(struct flow *flow);
+void http_flow_sniff(struct flow *flow);   /* SNIFF: bytes were read into `up` */
+void http_flow_allowed(struct flow *flow); /* the first request was let through and the origin is connected */
+void http_flow_up(struct flow *flow);      /* RELAY: read, judge and forward requests; may end the flow */
+/* Bytes of answers, before they go down. */
+void http_flow_observe(struct flow *flow, const uint8_t *bytes, size_t length);
+/* Nothing more of the answers is waiting here: a refusal may be due. May end the flow. */
+void http_flow_after_down(struct flow *flow);
+
+void flow_hello_expired(struct deadline *deadline);
+void flow_connect_expired(struct deadline *deadline);
+void flow_idle_expired(struct deadline *deadline);
+void flow_half_close_expired(struct deadline *deadline);
+void flow_linger_expired(struct deadline *deadline);
+
+/* An event filled with what is known of the flow. `id` needs FLOW_ID_SIZE bytes and must outlive the event.
+ */
+#define FLOW_ID_SIZE 32
+struct audit_event flow_event(const struct flow *flow, enum audit_action action, char id[FLOW_ID_SIZE]);
+void flow_report_denied(struct flow *flow, enum acl_reason reason);

@@ -1,0 +1,166 @@
+/*
+ * RELAY: bytes go both ways until both directions have ended.
+ *
+ * A direction reads into the worker's one scratch buffer and writes at once; only what the receiver's socket
+ * does not take is kept, in a buffer that exists for that long, and nothing more is read until it is gone.
+ * That is the back-pressure: a slow reader fills its own socket, then ours, then the sender's.
+ *
+ * Ends are facts of their own: a FIN read on one side is passed on when everything before it is (half-close);
+ * a reset is passed on as a reset. Sockets are edge-triggered: `readable` and `writable` stay true until
+ * EAGAIN says otherwise.
+ */
+#include "gateway/flow.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define TURN_BUDGET 16 /* reads of one direction before other flows have their turn */
+
+static enum audit_close_by who(const struct flow *flow, const struct flow_side *side)
+{
+    return side == &flow->client ? AUDIT_CLOSE_CLIENT : AUDIT_CLOSE_ORIGIN;
+}
+
+static void side_broke(struct flow *flow, const struct flow_side *side, int error)
+{
+    flow_end(flow, who(flow, side), error == ECONNRESET || error == EPIPE ? "rst" : "error", true);
+}
+
+int relay_flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, size_t limit, uint64_t *count)
+{
+    while (limit > 0) {
+        if (!to->writable)
+            return 0;
+        ssize_t sent = send(to->poll.fd, buffer->bytes + buffer->start, limit, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno == EAGAIN) {
+            to->writable = false;
+            return 0;
+        }
+        if (sent < 0) {
+            side_broke(flow, to, errno);
+            return -1;
+        }
+        buffer->start += (size_t)sent;
+        limit -= (size_t)sent;
+        *count += (uint64_t)sent;
+        flow->active = true;
+    }
+    return 1;
+}
+
+ssize_t relay_read(struct flow *flow, struct flow_side *from, void *bytes, size_t size)
+{
+    ssize_t got;
+    do
+        got = recv(from->poll.fd, bytes, size, 0);
+    while (got < 0 && errno == EINTR);
+    if (got < 0 && errno == EAGAIN) {
+        from->readable = false;
+        return 0;
+    }
+    if (got < 0) {
+        side_broke(flow, from, errno);
+        return -1;
+    }
+    if (got == 0) {
+        from->eof = true;
+        from->readable = false;
+    } else if ((size_t)got < size && !from->hangup) {
+        from->readable = false; /* a short read drained it, and no FIN was in sight: epoll(7) */
+    }
+    flow->active = true;
+    return got;
+}
+
+void relay_shut(struct flow_side *to)
+{
+    if (to->shut)
+        return;
+    to->shut = true;
+    shutdown(to->poll.fd, SHUT_WR);
+}
+
+/* Keep what the socket did not take. */
+static int keep(struct buffer *buffer, const uint8_t *bytes, size_t length)
+{
+    if (buffer_reserve(buffer, length) < 0)
+        return -1;
+    memcpy(buffer->bytes + buffer->end, bytes, length);
+    buffer->end += length;
+    return 0;
+}
+
+/* Send straight from scratch; what does not fit is kept. False when the flow ended. */
+static bool pass_on(struct flow *flow, struct flow_side *to, struct buffer *buffer, uint8_t *bytes,
+                    size_t length, uint64_t *count)
+{
+    struct buffer view = {.bytes = bytes, .end = length, .capacity = length};
+    if (relay_flush(flow, to, &view, length, count) < 0)
+        return false;
+    if (buffer_length(&view) && keep(buffer, view.bytes + view.start, buffer_length(&view)) < 0) {
+        flow_end(flow, AUDIT_CLOSE_GATEWAY, "out_of_memory", true);
+        return false;
+    }
+    return true;
+}
+
+static void run_direction(struct flow *flow, struct flow_side *from, struct flow_side *to,
+                          struct buffer *buffer, uint64_t *count)
+{
+    uint8_t *scratch = flow->worker->scratch;
+    for (int turn = 0; turn < TURN_BUDGET; turn++) {
+        size_t waiting = buffer_length(buffer);
+        if (waiting) {
+            if (relay_flush(flow, to, buffer, waiting, count) <= 0)
+                return;
+        }
+        buffer_free(buffer);
+        if (from->eof) {
+            relay_shut(to);
+            return;
+        }
+        if (!from->readable || !to->writable)
+            return;
+        ssize_t got = relay_read(flow, from, scratch, SCRATCH_SIZE);
+        if (got < 0)
+            return;
+        if (got > 0) {
+            if (from == &flow->origin && flow->http)
+                http_flow_observe(flow, scratch, (size_t)got);
+            if (!pass_on(flow, to, buffer, scratch, (size_t)got, count))
+                return;
+        }
+    }
+    poller_again(&flow->worker->poller, &from->poll);
+}
+
+/* Both directions have ended, or only one: then the other has a shorter patience. */
+static void note_ends(struct flow *flow)
+{
+    bool up_over = flow->client.eof && flow->origin.shut, down_over = flow->origin.eof && flow->client.shut;
+    if ((flow->client.eof || flow->origin.eof) && !flow->half_closed) {
+        flow->half_closed = true;
+        flow->closed_first = flow->client.eof ? AUDIT_CLOSE_CLIENT : AUDIT_CLOSE_ORIGIN;
+        deadline_start(&flow->worker->half_close_timeouts, &flow->timer);
+    }
+    if (up_over && down_over)
+        flow_end(flow, flow->closed_first, "fin", false);
+}
+
+void relay_run(struct flow *flow)
+{
+    if (flow->http && !flow->http->tunnel)
+        http_flow_up(flow);
+    else
+        run_direction(flow, &flow->client, &flow->origin, &flow->up, &flow->bytes_up);
+    if (flow->state != FLOW_RELAY)
+        return;
+    run_direction(flow, &flow->origin, &flow->client, &flow->down, &flow->bytes_down);
+    if (flow->state == FLOW_RELAY && flow->http)
+        http_flow_after_down(flow);
+    if (flow->state == FLOW_RELAY)
+        note_ends(flow);
+}

@@ -1,0 +1,416 @@
+/*
+ * An exchange is one question on its way: attempt k goes to server k mod n, over UDP, or over TCP after a
+ * truncated answer. A bad or foreign datagram is ignored and waiting goes on; only the deadline or a socket
+ * error ends an attempt.
+ */
+#include "gateway/resolver.h"
+#include "base/cursor.h"
+#include "base/fds.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#define ROUNDS 2
+#define TCP_MESSAGE_MAX (2 + 65535)
+#define QUESTION_MAX (12 + ACL_NAME_MAX + 2 + 4 + 11)
+
+struct resolver_exchange {
+    struct list link;
+    struct resolver *resolver;
+    struct poll_handle poll;
+    struct deadline deadline;
+    resolver_answer_fn answered;
+    void *arg;
+    char name[ACL_NAME_MAX + 1];
+    uint16_t type;
+    bool edns, over_tcp, tcp_sent;
+    unsigned attempt, attempts_max;
+    int last_error;
+    uint8_t question[2 + QUESTION_MAX]; /* behind the two length bytes of TCP */
+    size_t question_length;
+    uint8_t *tcp_answer;
+    size_t tcp_used;
+};
+
+static void attempt_start(struct resolver_exchange *x);
+
+static void exchange_destroy(struct resolver_exchange *x)
+{
+    int fd = x->poll.fd;
+    poller_remove(x->resolver->poller, &x->poll);
+    fd_close(&fd);
+    deadline_stop(&x->deadline);
+    list_remove(&x->link);
+    x->resolver->outstanding--;
+    free(x->tcp_answer);
+    free(x);
+}
+
+static void exchange_end(struct resolver_exchange *x, int status, uint8_t *answer, size_t length,
+                         const struct dns_answer *facts)
+{
+    resolver_answer_fn answered = x->answered;
+    void *arg = x->arg;
+    uint8_t *kept = x->tcp_answer; /* `answer` may live in it */
+    x->tcp_answer = NULL;
+    exchange_destroy(x);
+    answered(arg, status, answer, length, facts);
+    free(kept);
+}
+
+static void socket_drop(struct resolver_exchange *x)
+{
+    int fd = x->poll.fd;
+    poller_remove(x->resolver->poller, &x->poll);
+    fd_close(&fd);
+    free(x->tcp_answer);
+    x->tcp_answer = NULL;
+    x->tcp_used = 0;
+}
+
+static void attempt_failed(struct resolver_exchange *x, int error)
+{
+    socket_drop(x);
+    x->last_error = error;
+    x->over_tcp = false;
+    if (++x->attempt >= x->attempts_max)
+        exchange_end(x, error, NULL, 0, NULL);
+    else
+        attempt_start(x);
+}
+
+static void mix_case(uint8_t *question, size_t length)
+{
+    uint8_t coins[ACL_NAME_MAX + 2];
+    size_t i = 0;
+    if (getrandom(coins, sizeof(coins), 0) != (ssize_t)sizeof(coins))
+        return;
+    for (size_t at = 0; at < length && question[at] != 0; at += (size_t)question[at] + 1)
+        for (size_t l = 1; l <= question[at] && at + l < length; l++, i++)
+            if (isalpha(question[at + l]) && i < sizeof(coins) && (coins[i] & 1))
+                question[at + l] ^= 0x20;
+}
+
+static int question_write(struct resolver_exchange *x)
+{
+    static const uint8_t opt[11] = {0, 0, DNS_TYPE_OPT, 1232 >> 8, 1232 & 0xff, 0, 0, 0, 0, 0, 0};
+    uint8_t *message = x->question + 2;
+    uint16_t id;
+    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+        return -EIO;
+    ssize_t length = dns_query_write(id, x->name, x->type, message, QUESTION_MAX - sizeof(opt));
+    if (length < 0)
+        return (int)length;
+    if (x->attempt < x->resolver->server_count)
+        mix_case(message + 12, (size_t)length - 12);
+    if (x->edns) {
+        memcpy(message + length, opt, sizeof(opt));
+        message[11] = 1; /* ARCOUNT */
+        length += (ssize_t)sizeof(opt);
+    }
+    x->question_length = (size_t)length;
+    x->question[0] = (uint8_t)(length >> 8);
+    x->question[1] = (uint8_t)length;
+    return 0;
+}
+
+/* Id and question must be ours, letter for letter. */
+static bool answers_our_question(const struct resolver_exchange *x, const uint8_t *bytes, size_t length)
+{
+    const uint8_t *ours = x->question + 2;
+    size_t fixed = x->question_length - (x->edns ? 11 : 0);
+    return length >= fixed && memcmp(bytes, ours, 2) == 0 && memcmp(bytes + 12, ours + 12, fixed - 12) == 0;
+}
+
+static void tcp_begin(struct resolver_exchange *x)
+{
+    socket_drop(x);
+    x->over_tcp = true;
+    attempt_start(x);
+}
+
+/* Returns false when the message is to be ignored. */
+static bool message_take(struct resolver_exchange *x, uint8_t *bytes, size_t length)
+{
+    struct dns_answer facts;
+    if (!answers_our_question(x, bytes, length))
+        return false;
+    int r = dns_answer_parse(bytes, length, x->name, x->type, &facts);
+    if (r < 0)
+        attempt_failed(x, r);
+    else if (facts.truncated && !x->over_tcp)
+        tcp_begin(x);
+    else if ((facts.rcode == DNS_SERVFAIL || facts.rcode == DNS_REFUSED || facts.rcode == DNS_NOTIMP ||
+              facts.rcode == DNS_FORMERR) &&
+             x->attempt + 1 < x->attempts_max)
+        attempt_failed(x, -EREMOTEIO);
+    else
+        exchange_end(x, 0, bytes, length, &facts);
+    return true;
+}
+
+static void udp_read(struct resolver_exchange *x)
+{
+    uint8_t bytes[DNS_UDP_MAX];
+    for (;;) {
+        ssize_t got = recv(x->poll.fd, bytes, sizeof(bytes), 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return;
+        if (got < 0) {
+            attempt_failed(x, -errno);
+            return;
+        }
+        if (message_take(x, bytes, (size_t)got))
+            return;
+    }
+}
+
+static void tcp_read(struct resolver_exchange *x)
+{
+    if (!x->tcp_answer && !(x->tcp_answer = malloc(TCP_MESSAGE_MAX))) {
+        attempt_failed(x, -ENOMEM);
+        return;
+    }
+    for (;;) {
+        size_t need = x->tcp_used < 2 ? 2 : 2 + (size_t)(x->tcp_answer[0] << 8 | x->tcp_answer[1]);
+        if (x->tcp_used >= 2 && x->tcp_used == need)
+            break;
+        ssize_t got = recv(x->poll.fd, x->tcp_answer + x->tcp_used, need - x->tcp_used, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return;
+        if (got <= 0) {
+            attempt_failed(x, got < 0 ? -errno : -ECONNRESET);
+            return;
+        }
+        x->tcp_used += (size_t)got;
+    }
+    if (!message_take(x, x->tcp_answer + 2, x->tcp_used - 2))
+        attempt_failed(x, -EBADMSG);
+}
+
+static void on_ready(struct poll_handle *handle, uint32_t events)
+{
+    struct resolver_exchange *x = list_entry(handle, struct resolver_exchange, poll);
+    if (x->over_tcp && !x->tcp_sent) {
+        if (!(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
+            return;
+        size_t length = x->question_length + 2;
+        if (send(handle->fd, x->question, length, MSG_NOSIGNAL) != (ssize_t)length) {
+            attempt_failed(x, errno ? -errno : -EIO);
+            return;
+        }
+        x->tcp_sent = true;
+    }
+    if (!(events & (EPOLLIN | EPOLLERR | EPOLLHUP | EPOLLRDHUP)))
+        return;
+    if (x->over_tcp)
+        tcp_read(x);
+    else
+        udp_read(x);
+}
+
+static int attempt_open(struct resolver_exchange *x)
+{
+    struct sockaddr_storage to;
+    const struct addr *server = &x->resolver->servers[x->attempt % x->resolver->server_count];
+    socklen_t to_length = addr_to_sockaddr(server, &to);
+    int kind = x->over_tcp ? SOCK_STREAM : SOCK_DGRAM;
+    _cleanup_fd_ int fd = socket(server->family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (struct sockaddr *)&to, to_length) < 0 && errno != EINPROGRESS)
+        return -errno;
+    if (!x->over_tcp &&
+        send(fd, x->question + 2, x->question_length, MSG_NOSIGNAL) != (ssize_t)x->question_length)
+        return errno ? -errno : -EIO;
+    x->tcp_sent = false;
+    int r = poller_add(x->resolver->poller, &x->poll, fd);
+    if (r == 0)
+        (void)fd_steal(&fd);
+    return r;
+}
+
+/* Goes through the attempts until one is under way. What cannot even be sent is not the end: the deadline is
+ * what lets the callback run later, never inside resolver_ask(). */
+static void attempt_start(struct resolver_exchange *x)
+{
+    int r = x->over_tcp ? 0 : question_write(x);
+    deadline_start(&x->resolver->timeouts, &x->deadline);
+    if (r == 0)
+        r = attempt_open(x);
+    if (r == 0)
+        return;
+    x->last_error = r;
+    poller_again(x->resolver->poller, &x->poll);
+}
+
+static void on_ready_or_failed(struct poll_handle *handle, uint32_t events)
+{
+    struct resolver_exchange *x = list_entry(handle, struct resolver_exchange, poll);
+    if (handle->fd < 0)
+        attempt_failed(x, x->last_error);
+    else
+        on_ready(handle, events);
+}
+
+static void on_timeout(struct deadline *deadline)
+{
+    attempt_failed(list_entry(deadline, struct resolver_exchange, deadline), -ETIMEDOUT);
+}
+
+void resolver_init(struct resolver *resolver, uv_loop_t *loop, struct poller *poller,
+                   const struct addr *servers, size_t count)
+{
+    *resolver = (struct resolver){.poller = poller};
+    resolver->server_count = count < RESOLVER_SERVERS_MAX ? count : RESOLVER_SERVERS_MAX;
+    memcpy(resolver->servers, servers, resolver->server_count * sizeof(*servers));
+    list_init(&resolver->exchanges);
+    deadline_queue_init(&resolver->timeouts, loop, RESOLVER_ATTEMPT_MS, on_timeout);
+}
+
+void resolver_finish(struct resolver *resolver)
+{
+    while (!list_empty(&resolver->exchanges))
+        exchange_destroy(list_entry(resolver->exchanges.next, struct resolver_exchange, link));
+    deadline_queue_finish(&resolver->timeouts);
+}
+
+size_t resolver_read_host_servers(const char *path, struct addr *ret, size_t size)
+{
+    char line[512];
+    size_t count = 0;
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    while (count < size && fgets(line, sizeof(line), file)) {
+        char word[64];
+        if (sscanf(line, " nameserver %63s", word) == 1 && addr_parse(word, strlen(word), &ret[count]))
+            ret[count++].port = 53;
+    }
+    fclose(file);
+    return count;
+}
+
+struct resolver_exchange *resolver_ask(struct resolver *resolver, const char *name, uint16_t type, bool edns,
+                                       resolver_answer_fn answered, void *arg)
+{
+    if (resolver->server_count == 0 || resolver->outstanding >= RESOLVER_OUTSTANDING_MAX ||
+        strlen(name) > ACL_NAME_MAX)
+        return NULL;
+    struct resolver_exchange *x = calloc(1, sizeof(*x));
+    if (!x)
+        return NULL;
+    x->resolver = resolver;
+    x->answered = answered;
+    x->arg = arg;
+    x->type = type;
+    x->edns = edns;
+    x->attempts_max = ROUNDS * (unsigned)resolver->server_count;
+    strcpy(x->name, name);
+    poll_handle_init(&x->poll, on_ready_or_failed);
+    deadline_init(&x->deadline);
+    list_append(&resolver->exchanges, &x->link);
+    resolver->outstanding++;
+    attempt_start(x);
+    return x;
+}
+
+void resolver_cancel(struct resolver_exchange *exchange)
+{
+    if (exchange)
+        exchange_destroy(exchange);
+}
+
+struct resolver_lookup {
+    resolver_lookup_fn done;
+    void *arg;
+    struct resolver_exchange *asked[2];
+    int status[2];
+    struct resolver_addresses found;
+};
+
+static void lookup_end_when_both(struct resolver_lookup *lookup)
+{
+    if (lookup->asked[0] || lookup->asked[1])
+        return;
+    int status = 0;
+    if (lookup->found.count == 0)
+        status = lookup->status[0] ? lookup->status[0] : lookup->status[1] ? lookup->status[1] : -ENOENT;
+    lookup->done(lookup->arg, status, &lookup->found);
+    free(lookup);
+}
+
+static int lookup_take(struct resolver_lookup *lookup, const struct dns_answer *facts)
+{
+    if (facts->foreign_addresses)
+        return -EBADMSG;
+    if (facts->rcode == DNS_NXDOMAIN)
+        return 0;
+    if (facts->rcode != DNS_NOERROR)
+        return -EREMOTEIO;
+    struct resolver_addresses *found = &lookup->found;
+    if (facts->address_count && (found->count == 0 || facts->ttl < found->ttl))
+        found->ttl = facts->ttl;
+    memcpy(found->addresses + found->count, facts->addresses,
+           facts->address_count * sizeof(*facts->addresses));
+    found->count += facts->address_count;
+    return 0;
+}
+
+static void lookup_answered(struct resolver_lookup *lookup, int which, int status,
+                            const struct dns_answer *facts)
+{
+    lookup->asked[which] = NULL;
+    lookup->status[which] = status == 0 ? lookup_take(lookup, facts) : status;
+    lookup_end_when_both(lookup);
+}
+
+static void on_a(void *arg, int status, uint8_t *answer, size_t length, const struct dns_answer *facts)
+{
+    (void)answer;
+    (void)length;
+    lookup_answered(arg, 0, status, facts);
+}
+
+static void on_aaaa(void *arg, int status, uint8_t *answer, size_t length, const struct dns_answer *facts)
+{
+    (void)answer;
+    (void)length;
+    lookup_answered(arg, 1, status, facts);
+}
+
+struct resolver_lookup *resolver_lookup_start(struct resolver *resolver, const char *name,
+                                              resolver_lookup_fn done, void *arg)
+{
+    struct resolver_lookup *lookup = calloc(1, sizeof(*lookup));
+    if (!lookup)
+        return NULL;
+    lookup->done = done;
+    lookup->arg = arg;
+    lookup->asked[0] = resolver_ask(resolver, name, DNS_TYPE_A, true, on_a, lookup);
+    lookup->asked[1] = resolver_ask(resolver, name, DNS_TYPE_AAAA, true, on_aaaa, lookup);
+    if (!lookup->asked[0] || !lookup->asked[1]) {
+        resolver_lookup_cancel(lookup);
+        return NULL;
+    }
+    return lookup;
+}
+
+void resolver_lookup_cancel(struct resolver_lookup *lookup)
+{
+    if (!lookup)
+        return;
+    resolver_cancel(lookup->asked[0]);
+    resolver_cancel(lookup->asked[1]);
+    free(lookup);
+}

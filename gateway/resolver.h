@@ -1,0 +1,69 @@
+/*
+ * Asks the configured name servers: the gateway's own DNS client, used by the DNS service (to forward allowed
+ * questions) and by binding (to resolve a name itself).
+ *
+ * Each attempt has a socket of its own, so source port and id are both random (RFC 5452), and the letters'
+ * case is random too (0x20) on the first attempt at each server; an answer must come from the server asked
+ * and repeat the question byte for byte. Truncated answers are asked again over TCP. Servers are tried in
+ * turn. The question is always written by us: nothing of a client's query but name and type gets out.
+ *
+ * (c-ares 1.18, which Debian 12 has, keeps one UDP source port per server and knows no 0x20.)
+ */
+#pragma once
+
+#include "acl/name.h"
+#include "base/addr.h"
+#include "base/list.h"
+#include "gateway/deadline.h"
+#include "gateway/dns_message.h"
+#include "gateway/poller.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define RESOLVER_SERVERS_MAX 8
+#define RESOLVER_ATTEMPT_MS 2000
+#define RESOLVER_OUTSTANDING_MAX 1024
+
+struct resolver {
+    struct poller *poller;
+    struct addr servers[RESOLVER_SERVERS_MAX];
+    size_t server_count;
+    struct deadline_queue timeouts;
+    struct list exchanges;
+    unsigned outstanding;
+};
+
+/* `servers` have their ports. None: every question fails. */
+void resolver_init(struct resolver *resolver, uv_loop_t *loop, struct poller *poller,
+                   const struct addr *servers, size_t count);
+/* Every outstanding question is dropped without its callback. */
+void resolver_finish(struct resolver *resolver);
+/* The `nameserver` lines of a resolv.conf(5), port 53. Returns how many. */
+size_t resolver_read_host_servers(const char *path, struct addr *ret, size_t size);
+
+/* `status` 0: `answer` (valid during the call, writable) has been through dns_answer_parse into `facts`; else
+ * a negative errno (-ETIMEDOUT, -EBADMSG, -ECONNREFUSED, …) and no answer. */
+typedef void (*resolver_answer_fn)(void *arg, int status, uint8_t *answer, size_t length,
+                                   const struct dns_answer *facts);
+
+struct resolver_exchange;
+/* Ask for (name, type). `edns`: put an OPT record into the question. NULL when it could not even start (then
+ * the callback never runs). The callback runs exactly once, later, unless cancelled. */
+struct resolver_exchange *resolver_ask(struct resolver *resolver, const char *name, uint16_t type, bool edns,
+                                       resolver_answer_fn answered, void *arg);
+void resolver_cancel(struct resolver_exchange *exchange);
+
+/* Look up all addresses of a name: A and AAAA at once. */
+struct resolver_lookup;
+struct resolver_addresses {
+    size_t count;
+    struct addr addresses[2 * DNS_ADDRESSES_MAX];
+    uint32_t ttl;
+};
+/* `status` 0 with at least one address; -ENOENT: the name does not exist or has none; else a failure to find
+ * out. */
+typedef void (*resolver_lookup_fn)(void *arg, int status, const struct resolver_addresses *found);
+struct resolver_lookup *resolver_lookup_start(struct resolver *resolver, const char *name,
+                                              resolver_lookup_fn done, void *arg);
+void resolver_lookup_cancel(struct resolver_lookup *lookup);

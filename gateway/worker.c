@@ -1,0 +1,289 @@
+/*
+ * The worker's loop: starts up, confines itself, serves what comes over the channel, ends.
+ *
+ * Order matters: what needs the file system (the host's resolv.conf) is read first; then confinement; then
+ * threads and the first hostile byte. End of file on the channel means that the monitor is gone: the worker
+ * goes at once, and its flows with it.
+ */
+#include "gateway/worker.h"
+#include "acl/guard.h"
+#include "base/fds.h"
+#include "base/log.h"
+#include "gateway/confine.h"
+#include "gateway/flow.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#define STAGGER_MS 250        /* RFC 8305 section 5 */
+#define LINGER_MS 2000        /* for a refused client to read why */
+#define DNS_TCP_IDLE_MS 10000 /* RFC 7766 section 6.2.3 */
+#define ACCEPT_PAUSE_MS 50
+#define FINISH_MS 1000 /* for bytes on their way when the command has ended */
+#define AUDIT_FLUSH_MS 3000
+#define NAMEBOOK_PAIRS 65536
+#define DESCRIPTORS_OF_OUR_OWN 128
+#define DESCRIPTORS_PER_FLOW 3 /* client, origin, and a second attempt while connecting */
+
+bool worker_only_records(const struct worker *worker, const struct acl_policy *policy)
+{
+    return worker->audit_only || acl_policy_mode(policy) == ACL_MODE_AUDIT;
+}
+
+bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy, const struct addr *address)
+{
+    switch (acl_guard_classify(address)) {
+    case ACL_GUARD_PUBLIC:
+        return true;
+    case ACL_GUARD_PRIVATE:
+        return config_destination_allowed(worker->snapshot, address) ||
+               acl_policy_names_network(policy, address);
+    case ACL_GUARD_NEVER:
+        return false;
+    }
+    return false;
+}
+
+struct audit_event worker_event(const struct worker *worker, const struct capture *capture,
+                                const struct acl_policy *policy)
+{
+    return (struct audit_event){
+        .policy = acl_policy_name(policy),
+        .policy_version = config_version(worker->snapshot),
+        .container_id = capture->id,
+        .container_name = capture->name,
+    };
+}
+
+/* ---- the end ---- */
+
+/* The command is gone and what it sent has been passed on: nobody is left to answer. */
+static bool flow_is_over(const struct flow *flow)
+{
+    return flow->state != FLOW_RELAY || (flow->client.eof && flow->origin.shut);
+}
+
+static void sweep(uv_prepare_t *prepare)
+{
+    struct worker *w = prepare->data;
+    while (!list_empty(&w->ended_flows)) {
+        struct flow *flow = list_entry(w->ended_flows.next, struct flow, link);
+        list_remove(&flow->link);
+        free(flow);
+    }
+    if (!w->finishing)
+        return;
+    for (struct list *link = w->flows.next, *next; link != &w->flows; link = next) {
+        struct flow *flow = list_entry(link, struct flow, link);
+        next = link->next;
+        if (flow_is_over(flow))
+            flow_end(flow, AUDIT_CLOSE_CLIENT, "command_ended", false);
+    }
+    if (list_empty(&w->flows))
+        uv_stop(&w->loop);
+}
+
+static void on_finish_timeout(uv_timer_t *timer)
+{
+    struct worker *w = timer->data;
+    while (!list_empty(&w->flows))
+        flow_end(list_entry(w->flows.next, struct flow, link), AUDIT_CLOSE_GATEWAY, "finished", true);
+    uv_stop(&w->loop);
+}
+
+/* Whatever the command left in its sockets still goes out. */
+static void finish(struct worker *w, bool summary)
+{
+    w->finishing = true;
+    w->summary = summary;
+    for (struct list *link = w->flows.next; link != &w->flows; link = link->next) {
+        struct flow *flow = list_entry(link, struct flow, link);
+        flow->client.readable = flow->client.hangup = true;
+        poller_again(&w->poller, &flow->client.poll);
+    }
+    uv_timer_start(&w->finish_timer, on_finish_timeout, FINISH_MS, 0);
+}
+
+static void stop(struct worker *w, int status)
+{
+    w->exit_status = status;
+    uv_stop(&w->loop);
+}
+
+/* ---- the channel ---- */
+
+static void take_capture(struct worker *w, const struct channel_message *message,
+                         struct capture_sockets *sockets)
+{
+    int r = capture_add(w, message, sockets);
+    if (r == 0)
+        r = channel_send_ready(w->channel);
+    if (r < 0) {
+        log_error("worker: cannot serve the container \"%s\": %s", message->container_id, strerror(-r));
+        stop(w, 1);
+    }
+}
+
+static void on_channel(uv_poll_t *watch, int status, int events)
+{
+    struct worker *w = watch->data;
+    struct channel_message message;
+    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    int fd = -1;
+    (void)events;
+    int r = status < 0 ? status : channel_receive(w->channel, &message, &sockets, &fd);
+    if (r == -EAGAIN)
+        return;
+    if (r <= 0) {
+        stop(w, 1);
+        return;
+    }
+    if (message.type == CHANNEL_CAPTURE)
+        take_capture(w, &message, &sockets);
+    else if (message.type == CHANNEL_AUDIT)
+        audit_reopen(w->audit, fd);
+    else if (message.type == CHANNEL_FINISH)
+        finish(w, message.summary);
+}
+
+/* ---- the beginning ---- */
+
+static unsigned raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return 1024;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur > 1u << 20 ? 1u << 20 : (unsigned)limit.rlim_cur;
+}
+
+static unsigned flow_limit(const struct config_limits *limits, unsigned descriptors)
+{
+    unsigned room = descriptors > DESCRIPTORS_OF_OUR_OWN
+                        ? (descriptors - DESCRIPTORS_OF_OUR_OWN) / DESCRIPTORS_PER_FLOW
+                        : 1;
+    return limits->flows_total < room ? limits->flows_total : room;
+}
+
+static void start_resolver(struct worker *w)
+{
+    size_t count;
+    struct addr host[RESOLVER_SERVERS_MAX];
+    const struct addr *servers = config_resolvers(w->snapshot, &count);
+    if (count == 0) {
+        count = resolver_read_host_servers("/etc/resolv.conf", host, RESOLVER_SERVERS_MAX);
+        servers = host;
+    }
+    resolver_init(&w->resolver, &w->loop, &w->poller, servers, count);
+}
+
+static void start_deadlines(struct worker *w)
+{
+    const struct config_limits *l = w->limits;
+    deadline_queue_init(&w->hello_timeouts, &w->loop, l->hello_timeout_ms, flow_hello_expired);
+    deadline_queue_init(&w->connect_timeouts, &w->loop, l->connect_timeout_ms, flow_connect_expired);
+    deadline_queue_init(&w->attempt_staggers, &w->loop, STAGGER_MS, dial_stagger_expired);
+    deadline_queue_init(&w->idle_timeouts, &w->loop, l->idle_timeout_ms, flow_idle_expired);
+    deadline_queue_init(&w->half_close_timeouts, &w->loop, l->half_close_timeout_ms, flow_half_close_expired);
+    deadline_queue_init(&w->linger_timeouts, &w->loop, LINGER_MS, flow_linger_expired);
+    deadline_queue_init(&w->dns_tcp_timeouts, &w->loop, DNS_TCP_IDLE_MS, dns_tcp_expired);
+    deadline_queue_init(&w->accept_pauses, &w->loop, ACCEPT_PAUSE_MS, capture_accept_expired);
+}
+
+static int start_loop(struct worker *w, int channel, struct error *err)
+{
+    int r = uv_loop_init(&w->loop);
+    if (r == 0)
+        r = poller_init(&w->poller, &w->loop);
+    if (r < 0)
+        return error_errno(err, -r, "cannot start the loop");
+    list_init(&w->captures);
+    list_init(&w->flows);
+    list_init(&w->ended_flows);
+    list_init(&w->dns_questions);
+    list_init(&w->dns_connections);
+    uv_prepare_init(&w->loop, &w->sweep);
+    w->sweep.data = w;
+    uv_prepare_start(&w->sweep, sweep);
+    uv_timer_init(&w->loop, &w->finish_timer);
+    w->finish_timer.data = w;
+    w->channel = channel;
+    fd_set_nonblocking(channel);
+    r = uv_poll_init(&w->loop, &w->channel_watch, channel);
+    if (r == 0)
+        r = uv_poll_start(&w->channel_watch, UV_READABLE, on_channel);
+    w->channel_watch.data = w;
+    return r < 0 ? error_errno(err, -r, "cannot watch the channel") : 0;
+}
+
+static int start(struct worker *w, int channel, int audit_fd, const struct worker_options *options,
+                 struct error *err)
+{
+    _cleanup_fd_ int audit = audit_fd;
+    w->snapshot = options->snapshot;
+    w->limits = config_limits(w->snapshot);
+    w->audit_only = options->audit_only;
+    w->flow_limit = flow_limit(w->limits, raise_descriptor_limit());
+    if (getrandom(&w->id_prefix, sizeof(w->id_prefix), 0) < 0)
+        return error_errno(err, errno, "cannot get random bytes");
+    int r = start_loop(w, channel, err);
+    if (r < 0)
+        return r;
+    start_deadlines(w);
+    start_resolver(w);
+    w->names = namebook_create(NAMEBOOK_PAIRS);
+    w->report = report_create();
+    if (!w->names || !w->report)
+        return error_set(err, ENOMEM, "out of memory");
+    if (options->confine && (r = confine(err)) < 0)
+        return error_prefix(err, "cannot confine the worker");
+    w->audit = audit_create(fd_steal(&audit), config_on_full(w->snapshot) == CONFIG_ON_FULL_DROP, err);
+    return w->audit ? 0 : -err->code;
+}
+
+/* Hostile processes must not be able to stop the worker by a signal of the terminal; SIGPIPE is an errno
+ * here. */
+static void ignore_signals(void)
+{
+    static const int ignored[] = {SIGPIPE, SIGINT,  SIGQUIT, SIGTSTP, SIGHUP,
+                                  SIGUSR1, SIGUSR2, SIGTTOU, SIGTTIN};
+    for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
+        signal(ignored[i], SIG_IGN);
+}
+
+static void say_summary(const struct worker *w)
+{
+    char line[2048];
+    if (!w->summary || !*report_line(w->report, w->audit_only, line, sizeof(line) - 1))
+        return;
+    strcat(line, "\n");
+    ssize_t ignored = write(STDERR_FILENO, line, strlen(line));
+    (void)ignored;
+}
+
+int worker_main(int channel, int audit_fd, void *options)
+{
+    struct error err = {0};
+    struct worker *w = calloc(1, sizeof(*w));
+    if (!w)
+        return 1;
+    ignore_signals();
+    if (start(w, channel, audit_fd, options, &err) < 0) {
+        log_error("worker: %s", err.text);
+        return 1;
+    }
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+    uint64_t lost = audit_destroy(w->audit, AUDIT_FLUSH_MS);
+    if (lost)
+        log_error("worker: %llu audit events could not be written", (unsigned long long)lost);
+    say_summary(w);
+    return w->exit_status;
+}

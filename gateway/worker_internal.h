@@ -1,0 +1,96 @@
+/*
+ * What the files of the worker share: one loop, its captures, its flows.
+ *
+ *   capture    one enrolled namespace: its listeners, its identity, its policy (capture.c)
+ *   flow       one captured TCP connection and its upstream twin (flow.c, dial.c, relay.c, http_flow.c)
+ *   dns        the name service for the captures (dns_service.c)
+ */
+#pragma once
+
+#include "base/list.h"
+#include "config/snapshot.h"
+#include "gateway/audit.h"
+#include "gateway/deadline.h"
+#include "gateway/namebook.h"
+#include "gateway/poller.h"
+#include "gateway/report.h"
+#include "gateway/resolver.h"
+#include "redirect/channel.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define SCRATCH_SIZE 65536
+
+struct worker {
+    uv_loop_t loop;
+    uv_prepare_t sweep; /* frees what ended during the turn */
+    uv_poll_t channel_watch;
+    int channel;
+    struct poller poller;
+    struct config_snapshot *snapshot;
+    const struct config_limits *limits;
+    bool audit_only;
+    struct audit *audit;
+    struct resolver resolver;
+    struct namebook *names;
+    struct report *report;
+    struct deadline_queue hello_timeouts, connect_timeouts, attempt_staggers, idle_timeouts,
+        half_close_timeouts, linger_timeouts, dns_tcp_timeouts, accept_pauses;
+    struct list captures, flows, ended_flows;
+    struct list dns_questions, dns_connections; /* of all captures */
+    unsigned flow_count, flow_limit;
+    uint64_t flow_serial;
+    uint32_t id_prefix; /* of event ids: random, one a worker */
+    uv_timer_t finish_timer;
+    bool finishing, summary;
+    int exit_status;
+    uint8_t scratch[SCRATCH_SIZE];
+};
+
+/* Tokens: one per query, refilled at `per_second`, at most that many saved up. */
+struct rate {
+    double tokens;
+    uint64_t last_ms;
+};
+bool rate_take(struct rate *rate, unsigned per_second, uint64_t now_ms);
+
+struct capture_listener {
+    struct poll_handle poll;
+    struct capture *capture;
+    struct addr local;     /* what it is bound to */
+    struct deadline pause; /* out of descriptors: accept again when it expires */
+};
+
+struct capture {
+    struct list link;
+    struct worker *worker;
+    char id[CHANNEL_ID_MAX], name[CHANNEL_ID_MAX];
+    const struct acl_policy *policy;
+    struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog;
+    unsigned flows, dns_connections;
+    struct rate dns_rate;
+};
+
+/* Takes ownership of the sockets, also on failure. 0 or a negative errno. */
+int capture_add(struct worker *worker, const struct channel_message *who, struct capture_sockets *sockets);
+void capture_remove(struct capture *capture);
+void capture_accept_expired(struct deadline *deadline);
+
+/* Does this policy only record? */
+bool worker_only_records(const struct worker *worker, const struct acl_policy *policy);
+/* May an upstream socket go to this address? The guard (DESIGN section 6) with what config and policy open.
+ */
+bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy,
+                     const struct addr *address);
+/* An event with what all events of a capture share. */
+struct audit_event worker_event(const struct worker *worker, const struct capture *capture,
+                                const struct acl_policy *policy);
+
+/* dns_service.c */
+void dns_udp_ready(struct poll_handle *handle, uint32_t events);
+void dns_tcp_accept_ready(struct poll_handle *handle, uint32_t events);
+void dns_tcp_expired(struct deadline *deadline);
+void dns_service_forget(
+    struct capture *capture); /* the capture goes: drop its connections and pending questions */
