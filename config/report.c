@@ -12,12 +12,18 @@
 #define ERRORS_MAX 100
 #define LINE_MAX_BYTES 1024
 
-/* Values come from the file: a line break or an escape sequence in one must not reach the terminal. */
+/* Values come from the file: a line break or an escape sequence in one must not reach the terminal. U+0080 to
+ * U+009F (c2 80 to c2 9f) are control characters too. */
 static void blank_controls(char *text)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+    for (; *text; text++) {
+        bool c1 = (unsigned char)text[0] == 0xc2 && (unsigned char)text[1] >= 0x80 &&
+                  (unsigned char)text[1] <= 0x9f;
+        if ((unsigned char)*text < 0x20 || *text == 0x7f || c1)
             *text = '?';
+        if (c1)
+            *++text = '?';
+    }
 }
 
 static bool append(char ***lines, size_t *count, const char *text)

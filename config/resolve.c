@@ -43,8 +43,9 @@ static struct draft *find_draft(const struct directory *d, const char *name)
     return found ? *found : NULL;
 }
 
-/* Every name that may stand for a policy; at most 64 of the file's, for a message. */
-static size_t policy_words(const struct directory *d, const char *words[80])
+/* Every name that extends may give, for a message: at most 64 of the file's. */
+#define POLICY_WORDS_MAX 80
+static size_t policy_words(const struct directory *d, const char *words[POLICY_WORDS_MAX])
 {
     size_t count = 0;
     for (size_t i = 0; i < d->count && i < 64; i++)
@@ -72,11 +73,14 @@ static void report_unknown(struct load *load, const struct reference *reference,
 static void check_policy_reference(struct load *load, const struct directory *d,
                                    const struct reference *reference)
 {
-    const char *words[80];
+    const char *words[POLICY_WORDS_MAX];
+    size_t count;
     if (!reference->name || find_draft(d, reference->name) || profile_find(reference->name) ||
         !strcmp(reference->name, "deny"))
         return;
-    report_unknown(load, reference, "policy", words, policy_words(d, words));
+    count = policy_words(d, words);
+    words[count++] = "deny";
+    report_unknown(load, reference, "policy", words, count);
 }
 
 static void resolve_extends(struct load *load, const struct directory *d, struct draft *draft)
@@ -88,7 +92,7 @@ static void resolve_extends(struct load *load, const struct directory *d, struct
     if (!draft->profile)
         draft->parent = find_draft(d, name);
     if (!draft->profile && !draft->parent) {
-        const char *words[80];
+        const char *words[POLICY_WORDS_MAX];
         report_unknown(load, &draft->extends, "policy or profile", words, policy_words(d, words));
     }
 }

@@ -67,11 +67,13 @@ static bool report_unquoted_bracket(struct load *load, const struct place *place
         end++;
     for (const char *p = start; p < end; p++) {
         const char *close = *p == '[' ? memchr(p, ']', (size_t)(end - p)) : NULL;
-        if (!close || close + 1 >= end || (close[1] != '/' && close[1] != ':') || close - p > 46)
+        if (!close || close + 1 >= end || (close[1] != '/' && close[1] != ':') ||
+            memchr(p + 1, '[', (size_t)(close - p)))
             continue;
-        struct place bracket = {{place->mark.line, (unsigned)(p - start) + 1}, p, place->end};
-        report(load, bracket.mark, "an unquoted [ starts a list; quote the address: \"%.*s\"",
-               token_length(&bracket, ",}"), p);
+        struct place rest = {{0}, close + 1, place->end};
+        report(load, (struct mark){place->mark.line, (unsigned)(p - start) + 1},
+               "an unquoted [ starts a list; quote the address: \"%.*s\"",
+               (int)(close - p) + 1 + token_length(&rest, ",]}"), p);
         return true;
     }
     return false;
