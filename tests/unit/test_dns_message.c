@@ -60,117 +60,27 @@ static int parse_answer(struct bytes b, const char *name, uint16_t type, struct 
 #define ANSWERS 0x85, 0x80 /* QR, AA, RD, RA */
 #define COUNTS(q, an, ns, ar) 0, q, 0, an, 0, ns, 0, ar
 
-/* clang-format off: one line is one field of the message */
+/* One line is one field of the message. */
+/* clang-format off */
+
 /* As dig 9.18 sends it: a cookie in the OPT record. */
 static const uint8_t dig_query[] = {
-    ID,
-    ASKS,
-    COUNTS(1, 0, 0, 1),
-    WWW_EXAMPLE_ORG,
-    TYPE_A,
-    IN,
-    0,
-    TYPE_OPT,
-    0x04,
-    0xd0 /* takes 1232 */,
-    0,
-    0,
-    0,
-    0 /* rcode, version, flags */,
-    0,
-    12 /* of options */,
-    0,
-    10 /* cookie */,
-    0,
-    8,
-    0x84,
-    0x4a,
-    0xeb,
-    0x79,
-    0x4b,
-    0xc1,
-    0xa4,
-    0xd1,
+    ID, ASKS, COUNTS(1, 0, 0, 1),
+    WWW_EXAMPLE_ORG, TYPE_A, IN,
+    0, TYPE_OPT, 0x04, 0xd0 /* takes 1232 */, 0, 0, 0, 0 /* rcode, version, flags */, 0, 12 /* of options */,
+    0, 10 /* cookie */, 0, 8, 0x84, 0x4a, 0xeb, 0x79, 0x4b, 0xc1, 0xa4, 0xd1,
 };
 
 /* As dnsmasq 2.90 answered it: two CNAMEs, compressed, then the address. */
 static const uint8_t chain_answer[] = {
-    ID,
-    ANSWERS,
-    COUNTS(1, 3, 0, 1),
-    WWW_EXAMPLE_ORG,
-    TYPE_A,
-    IN, /* at 12 */
-    POINTER(12),
-    TYPE_CNAME,
-    IN,
-    MINUTE,
-    0,
-    18, /* at 33 */
-    4,
-    'e',
-    'd',
-    'g',
-    'e',
-    3,
-    'c',
-    'd',
-    'n',
-    7,
-    'e',
-    'x',
-    'a',
-    'm',
-    'p',
-    'l',
-    'e',
-    0, /* at 45 */
-    POINTER(45),
-    TYPE_CNAME,
-    IN,
-    MINUTE,
-    0,
-    20, /* at 63 */
-    6,
-    'h',
-    'o',
-    's',
-    't',
-    '-',
-    '7',
-    3,
-    'p',
-    'o',
-    'p',
-    7,
-    'e',
-    'x',
-    'a',
-    'm',
-    'p',
-    'l',
-    'e',
-    0, /* at 75 */
-    POINTER(75),
-    TYPE_A,
-    IN,
-    MINUTE,
-    0,
-    4,
-    198,
-    18,
-    0,
-    7, /* at 95 */
-    0,
-    TYPE_OPT,
-    0x04,
-    0xd0,
-    0,
-    0,
-    0,
-    0,
-    0,
-    0,
+    ID, ANSWERS, COUNTS(1, 3, 0, 1),
+    WWW_EXAMPLE_ORG, TYPE_A, IN,                                                                /* at 12 */
+    POINTER(12), TYPE_CNAME, IN, MINUTE, 0, 18,                                                 /* at 33 */
+    4, 'e', 'd', 'g', 'e', 3, 'c', 'd', 'n', 7, 'e', 'x', 'a', 'm', 'p', 'l', 'e', 0,           /* at 45 */
+    POINTER(45), TYPE_CNAME, IN, MINUTE, 0, 20,                                                 /* at 63 */
+    6, 'h', 'o', 's', 't', '-', '7', 3, 'p', 'o', 'p', 7, 'e', 'x', 'a', 'm', 'p', 'l', 'e', 0, /* at 75 */
+    POINTER(75), TYPE_A, IN, MINUTE, 0, 4, 198, 18, 0, 7,                                       /* at 95 */
+    0, TYPE_OPT, 0x04, 0xd0, 0, 0, 0, 0, 0, 0,
 };
 /* clang-format on */
 
