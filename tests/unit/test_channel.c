@@ -1,0 +1,232 @@
+/* Unit tests of redirect/channel.c: what is sent arrives, with its descriptors; what is not ours is refused,
+ * and no descriptor of it stays open. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/fds.h"
+#include "redirect/channel.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+static int open_descriptors(void)
+{
+    int count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    assert_non_null(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+static bool same_file(int a, int b)
+{
+    struct stat x, y;
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+static int make_channel(void **state)
+{
+    static int ends[2];
+    *state = ends;
+    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends);
+}
+
+static int drop_channel(void **state)
+{
+    int *ends = *state;
+    fd_close(&ends[0]);
+    fd_close(&ends[1]);
+    return 0;
+}
+
+static int file(void)
+{
+    FILE *f = tmpfile();
+    int fd = f ? dup(fileno(f)) : -1;
+    if (f)
+        fclose(f);
+    return fd;
+}
+
+/* Every subset of sockets arrives in its places, as the same open files. */
+static void capture_carries_any_subset(void **state)
+{
+    const int *ends = *state;
+    for (unsigned subset = 0; subset < 1u << CAPTURE_SOCKETS; subset++) {
+        int sent[CAPTURE_SOCKETS], got[CAPTURE_SOCKETS], fd = -2;
+        struct capture_sockets sockets, received;
+        struct channel_message message;
+        for (unsigned i = 0; i < CAPTURE_SOCKETS; i++)
+            sent[i] = subset & 1u << i ? file() : -1;
+        memcpy(&sockets, sent, sizeof(sent));
+        assert_int_equal(channel_send_capture(ends[0], "c0ffee", "ci-7", "agents", &sockets), 0);
+        assert_int_equal(channel_receive(ends[1], &message, &received, &fd), 1);
+        assert_int_equal(message.type, CHANNEL_CAPTURE);
+        assert_int_equal(message.present, subset);
+        assert_string_equal(message.container_id, "c0ffee");
+        assert_string_equal(message.container_name, "ci-7");
+        assert_string_equal(message.policy, "agents");
+        assert_int_equal(fd, -1);
+        memcpy(got, &received, sizeof(got));
+        for (unsigned i = 0; i < CAPTURE_SOCKETS; i++) {
+            assert_int_equal(got[i] >= 0, sent[i] >= 0);
+            if (sent[i] >= 0) {
+                assert_true(same_file(got[i], sent[i])); /* and the sender still has its own */
+                assert_true(fcntl(got[i], F_GETFD) & FD_CLOEXEC);
+            }
+        }
+        capture_sockets_close(&sockets);
+        capture_sockets_close(&received);
+    }
+}
+
+static void audit_carries_its_file(void **state)
+{
+    const int *ends = *state;
+    _cleanup_fd_ int sent = file();
+    _cleanup_fd_ int got = -1;
+    struct channel_message message;
+    struct capture_sockets sockets;
+    assert_int_equal(channel_send_audit(ends[0], sent), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &sockets, &got), 1);
+    assert_int_equal(message.type, CHANNEL_AUDIT);
+    assert_true(same_file(got, sent));
+    assert_int_equal(sockets.tcp[0], -1);
+    assert_int_equal(sockets.nflog, -1);
+}
+
+static void plain_messages(void **state)
+{
+    const int *ends = *state;
+    struct channel_message message;
+    struct capture_sockets sockets;
+    int fd = -2;
+    assert_int_equal(channel_receive(ends[0], &message, &sockets, &fd), -EAGAIN);
+    assert_int_equal(channel_send_ready(ends[1]), 0);
+    assert_int_equal(channel_receive(ends[0], &message, &sockets, &fd), 1);
+    assert_int_equal(message.type, CHANNEL_READY);
+    for (int summary = 0; summary < 2; summary++) {
+        assert_int_equal(channel_send_finish(ends[0], summary), 0);
+        assert_int_equal(channel_receive(ends[1], &message, &sockets, &fd), 1);
+        assert_int_equal(message.type, CHANNEL_FINISH);
+        assert_int_equal(message.summary, summary);
+    }
+    shutdown(ends[1], SHUT_WR);
+    assert_int_equal(channel_receive(ends[0], &message, &sockets, &fd), 0);
+}
+
+/* A name that is cut off would name another policy. */
+static void long_names_are_refused(void **state)
+{
+    const int *ends = *state;
+    char longest[CHANNEL_ID_MAX], too_long[CHANNEL_ID_MAX + 1];
+    struct capture_sockets none = CAPTURE_SOCKETS_NONE, sockets;
+    struct channel_message message;
+    int fd;
+    memset(longest, 'a', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = 0;
+    memset(too_long, 'a', sizeof(too_long) - 1);
+    too_long[sizeof(too_long) - 1] = 0;
+    assert_int_equal(channel_send_capture(ends[0], too_long, "n", "p", &none), -ENAMETOOLONG);
+    assert_int_equal(channel_send_capture(ends[0], "i", too_long, "p", &none), -ENAMETOOLONG);
+    assert_int_equal(channel_send_capture(ends[0], "i", "n", too_long, &none), -ENAMETOOLONG);
+    assert_int_equal(channel_receive(ends[1], &message, &sockets, &fd), -EAGAIN); /* nothing was sent */
+    assert_int_equal(channel_send_capture(ends[0], longest, longest, longest, &none), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &sockets, &fd), 1);
+    assert_string_equal(message.policy, longest);
+}
+
+static void strings_end_whatever_was_sent(void **state)
+{
+    const int *ends = *state;
+    struct channel_message raw = {.type = CHANNEL_CAPTURE}, message;
+    struct capture_sockets sockets;
+    int fd;
+    memset(raw.container_id, 'x', sizeof(raw.container_id));
+    memset(raw.container_name, 'x', sizeof(raw.container_name));
+    memset(raw.policy, 'x', sizeof(raw.policy));
+    assert_int_equal(fds_send(ends[0], &raw, sizeof(raw), NULL, 0), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &sockets, &fd), 1);
+    assert_int_equal(strlen(message.container_id), CHANNEL_ID_MAX - 1);
+    assert_int_equal(strlen(message.container_name), CHANNEL_ID_MAX - 1);
+    assert_int_equal(strlen(message.policy), CHANNEL_ID_MAX - 1);
+}
+
+static void foreign_messages_are_refused(void **state)
+{
+    static const struct {
+        const char *what;
+        struct channel_message message;
+        size_t length; /* 0: the whole message */
+        size_t descriptors;
+    } cases[] = {
+        {"no type", {.type = 0}, 0, 0},
+        {"unknown type", {.type = 5}, 0, 1},
+        {"more sockets promised than sent", {.type = CHANNEL_CAPTURE, .present = 0x03}, 0, 1},
+        {"more sockets sent than promised", {.type = CHANNEL_CAPTURE, .present = 0x01}, 0, 2},
+        {"a socket that does not exist", {.type = CHANNEL_CAPTURE, .present = 0x80}, 0, 1},
+        {"audit without a file", {.type = CHANNEL_AUDIT}, 0, 0},
+        {"audit with two files", {.type = CHANNEL_AUDIT}, 0, 2},
+        {"ready with a gift", {.type = CHANNEL_READY}, 0, 1},
+        {"finish with gifts", {.type = CHANNEL_FINISH}, 0, FDS_MAX},
+        {"cut short", {.type = CHANNEL_READY}, sizeof(struct channel_message) - 1, 0},
+        {"one byte and a file", {.type = CHANNEL_AUDIT}, 1, 1},
+    };
+    const int *ends = *state;
+    _cleanup_fd_ int gift = file();
+    int before = open_descriptors();
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct channel_message message;
+        struct capture_sockets sockets;
+        int gifts[FDS_MAX], fd = -2;
+        for (size_t g = 0; g < FDS_MAX; g++)
+            gifts[g] = gift;
+        size_t length = cases[i].length ? cases[i].length : sizeof(message);
+        assert_int_equal(fds_send(ends[0], &cases[i].message, length, gifts, cases[i].descriptors), 0);
+        int r = channel_receive(ends[1], &message, &sockets, &fd);
+        if (r != -EBADMSG || fd != -2 || open_descriptors() != before)
+            fail_msg("%s: returned %d, descriptors %d before, %d after", cases[i].what, r, before,
+                     open_descriptors());
+    }
+}
+
+/* Longer than any message of ours: cut off by the kernel, its descriptors closed. */
+static void oversized_messages_are_refused(void **state)
+{
+    const int *ends = *state;
+    char big[sizeof(struct channel_message) + 1] = {CHANNEL_AUDIT};
+    struct channel_message message;
+    struct capture_sockets sockets;
+    _cleanup_fd_ int gift = file();
+    int fd = -2, before = open_descriptors();
+    assert_int_equal(fds_send(ends[0], big, sizeof(big), &gift, 1), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &sockets, &fd), -EBADMSG);
+    assert_int_equal(fd, -2);
+    assert_int_equal(open_descriptors(), before);
+}
+
+#define CASE(name) cmocka_unit_test_setup_teardown(name, make_channel, drop_channel)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        CASE(capture_carries_any_subset),
+        CASE(audit_carries_its_file),
+        CASE(plain_messages),
+        CASE(long_names_are_refused),
+        CASE(strings_end_whatever_was_sent),
+        CASE(foreign_messages_are_refused),
+        CASE(oversized_messages_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
