@@ -68,11 +68,12 @@ static int configure_group(int fd, uint16_t group, struct error *err)
     return netlink_request(fd, request, "setting up the log group", err);
 }
 
-/* A group has one reader in a namespace: a socket that an earlier call handed out may still hold its own. */
+/* A group has one reader in a namespace, and a socket that an earlier call handed out may still hold its own.
+ * The kernel says EPERM of a group that another socket holds (EBUSY of our own). */
 static int bind_free_group(int fd, uint16_t *ret_group, struct error *err)
 {
-    int r = -EBUSY;
-    for (uint16_t i = 0; i < GROUP_TRIES && r == -EBUSY; i++) {
+    int r = -EPERM;
+    for (uint16_t i = 0; i < GROUP_TRIES && r == -EPERM; i++) {
         *ret_group = (uint16_t)(GROUP_FIRST + i);
         r = bind_group(fd, *ret_group, err);
     }

@@ -1,0 +1,959 @@
+/*
+ * Tests of redirect/sealed.c with real packets: each case runs in a child with a network namespace of its
+ * own, as root and as an ordinary user (through a user namespace), with each kind of link that the kernel
+ * has. Nothing leaves the namespaces; addresses are those of RFC 2544 and RFC 3849.
+ *
+ * What the machine does not allow is skipped with the reason printed; a case that could run nowhere counts as
+ * skipped.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/fds.h"
+#include "redirect/netlink.h"
+#include "redirect/nflog.h"
+#include "redirect/rtnl.h"
+#include "redirect/sealed.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <libmnl/libmnl.h>
+#include <linux/rtnetlink.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <netinet/icmp6.h>
+#include <netinet/ip_icmp.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <stdalign.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define SKIPPED 77
+#define NOBODY 65534
+#define PATIENCE_MS 3000
+#define AT_ONCE_MS 500 /* far below the first TCP retransmission (1 s) */
+
+/* In the children: cmocka's own assertions would jump into the parent's frame. */
+#define CHECK(condition)                                                                       \
+    do {                                                                                       \
+        if (!(condition)) {                                                                    \
+            fprintf(stderr, "%s:%d: not so: %s (errno: %s)\n", __FILE__, __LINE__, #condition, \
+                    strerror(errno));                                                          \
+            _exit(1);                                                                          \
+        }                                                                                      \
+    } while (0)
+
+static const struct acl_port_range web[] = {{80, 80}, {443, 443}, {8443, 8443}};
+#define WEB web, sizeof(web) / sizeof(web[0])
+
+/* ---- namespaces ---- */
+
+enum who { ROOT, USER };
+static const char *const who_name[] = {"root", "user"};
+static const char *const link_name[] = {"auto", "dummy", "veth", "lo"};
+
+static void write_file(const char *path, const char *text)
+{
+    _cleanup_fd_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    CHECK(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+}
+
+/* An ordinary user who becomes root of a user namespace of his own, as `sallyport exec` does without root. */
+static void become_user(void)
+{
+    char map[64];
+    if (getuid() == 0)
+        CHECK(setgroups(0, NULL) == 0 && setgid(NOBODY) == 0 && setuid(NOBODY) == 0);
+    prctl(PR_SET_DUMPABLE, 1);
+    unsigned uid = getuid(), gid = getgid();
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNET) < 0) {
+        fprintf(stderr, "skipped as user: no user namespaces here: %s\n", strerror(errno));
+        _exit(SKIPPED);
+    }
+    write_file("/proc/self/setgroups", "deny");
+    snprintf(map, sizeof(map), "0 %u 1", uid);
+    write_file("/proc/self/uid_map", map);
+    snprintf(map, sizeof(map), "0 %u 1", gid);
+    write_file("/proc/self/gid_map", map);
+}
+
+static void become_root_of_namespace(void)
+{
+    if (unshare(CLONE_NEWNET) < 0) {
+        fprintf(stderr, "skipped as root: %s\n", strerror(errno));
+        _exit(SKIPPED);
+    }
+}
+
+typedef void (*check_fn)(enum sealed_link link);
+
+/* The exit status of the check in a fresh namespace. */
+static int in_namespace(check_fn check, enum who who, enum sealed_link link)
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        if (who == USER)
+            become_user();
+        else
+            become_root_of_namespace();
+        check(link);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void run(check_fn check, enum sealed_link first, enum sealed_link last)
+{
+    int ran = 0;
+    for (int who = ROOT; who <= USER; who++)
+        for (int link = (int)first; link <= (int)last; link++) {
+            int status = in_namespace(check, (enum who)who, (enum sealed_link)link);
+            if (status != 0 && status != SKIPPED)
+                fail_msg("as %s, link %s: exit status %d", who_name[who], link_name[link], status);
+            ran += status == 0;
+        }
+    if (ran == 0)
+        skip();
+}
+
+static void everywhere(check_fn check)
+{
+    run(check, SEALED_LINK_AUTO, SEALED_LINK_LO);
+}
+
+static void with_any_link(check_fn check)
+{
+    run(check, SEALED_LINK_AUTO, SEALED_LINK_AUTO);
+}
+
+static struct capture_sockets seal_ports(const struct acl_port_range *ports, size_t count,
+                                         enum sealed_link link)
+{
+    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    struct error err = {0};
+    int r = sealed_build(ports, count, link, &sockets, &err);
+    if (r == -EOPNOTSUPP && (link == SEALED_LINK_DUMMY || link == SEALED_LINK_VETH)) {
+        fprintf(stderr, "skipped with link %s: %s\n", link_name[link], err.text);
+        _exit(SKIPPED);
+    }
+    if (r < 0)
+        fprintf(stderr, "%s\n", err.text);
+    CHECK(r == 0);
+    return sockets;
+}
+
+static struct capture_sockets seal(enum sealed_link link)
+{
+    return seal_ports(WEB, link);
+}
+
+/* ---- sockets ---- */
+
+static struct addr addr_of(const char *text)
+{
+    struct addr a;
+    CHECK(addr_parse_with_port(text, 0, &a));
+    return a;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static bool readable(int fd, int ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return poll(&p, 1, ms) == 1;
+}
+
+static int socket_for(const struct addr *a, int type)
+{
+    int fd = socket(a->family, type | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+/* 0 or the errno of a blocking connect(2). */
+static int connect_to(int fd, const char *text)
+{
+    struct sockaddr_storage to;
+    struct addr a = addr_of(text);
+    socklen_t length = addr_to_sockaddr(&a, &to);
+    return connect(fd, (struct sockaddr *)&to, length) < 0 ? errno : 0;
+}
+
+static int connected(const char *text)
+{
+    struct addr a = addr_of(text);
+    int fd = socket_for(&a, SOCK_STREAM);
+    CHECK(connect_to(fd, text) == 0);
+    return fd;
+}
+
+static int accepted(int listener)
+{
+    CHECK(readable(listener, PATIENCE_MS));
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    CHECK(fd >= 0);
+    return fd;
+}
+
+static int bound(const char *text, int type)
+{
+    struct sockaddr_storage at;
+    struct addr a = addr_of(text);
+    socklen_t length = addr_to_sockaddr(&a, &at);
+    int fd = socket_for(&a, type);
+    CHECK(bind(fd, (struct sockaddr *)&at, length) == 0);
+    CHECK(type != SOCK_STREAM || listen(fd, 5) == 0);
+    return fd;
+}
+
+static struct addr name_of(int fd)
+{
+    struct sockaddr_storage own;
+    socklen_t length = sizeof(own);
+    struct addr a;
+    CHECK(getsockname(fd, (struct sockaddr *)&own, &length) == 0);
+    CHECK(addr_from_sockaddr((struct sockaddr *)&own, &a));
+    return a;
+}
+
+static void check_talk(int a, int b)
+{
+    char byte = 0;
+    CHECK(send(a, "x", 1, 0) == 1 && readable(b, PATIENCE_MS) && recv(b, &byte, 1, 0) == 1 && byte == 'x');
+    CHECK(send(b, "y", 1, 0) == 1 && readable(a, PATIENCE_MS) && recv(a, &byte, 1, 0) == 1 && byte == 'y');
+}
+
+static void check_captured(int listener, const char *destination)
+{
+    struct addr expected = addr_of(destination), got;
+    int client = connected(destination);
+    int server = accepted(listener);
+    CHECK(original_destination(server, expected.family, &got) == 0);
+    CHECK(addr_equal(&expected, &got));
+    check_talk(client, server);
+    close(client);
+    close(server);
+}
+
+static void check_refused(const char *destination)
+{
+    struct addr a = addr_of(destination);
+    int fd = socket_for(&a, SOCK_STREAM);
+    int64_t began = now_ms();
+    int code = connect_to(fd, destination);
+    if (code != ECONNREFUSED)
+        fprintf(stderr, "%s: %s\n", destination, strerror(code));
+    CHECK(code == ECONNREFUSED);
+    CHECK(now_ms() - began < AT_ONCE_MS);
+    close(fd);
+}
+
+/* ---- TCP ---- */
+
+static void redirects(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    static const char *const destinations[2][6] = {
+        {"198.18.0.1:80", "198.18.0.1:443", "198.18.0.1:8443", "198.19.255.254:443", "10.0.2.2:443",
+         "10.0.2.3:80"},
+        {"[2001:db8:1::7]:80", "[2001:db8:1::7]:443", "[2001:db8:1::7]:8443", "[2001:db8:ffff::1]:443",
+         "[fd00::2]:443", "[fd00::3]:80"},
+    };
+    for (int i = 0; i < 2; i++)
+        for (int d = 0; d < 6; d++)
+            check_captured(s.tcp[i], destinations[i][d]);
+    check_captured(s.dns_tcp[0], "198.18.0.53:53");
+    check_captured(s.dns_tcp[1], "[2001:db8::53]:53");
+    check_captured(s.dns_tcp[0], "10.0.2.3:53");
+    check_captured(s.dns_tcp[1], "[fd00::3]:53");
+}
+static void tcp_is_redirected_with_its_destination(void **state)
+{
+    (void)state;
+    everywhere(redirects);
+}
+
+/* Options of the listener are the accepted socket's; the sockets themselves are as the loop wants them. */
+static void inherits(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    int all[CAPTURE_SOCKETS], nodelay = 0;
+    socklen_t length = sizeof(nodelay);
+    memcpy(all, &s, sizeof(all));
+    for (int i = 0; i < CAPTURE_SOCKETS; i++) {
+        CHECK(all[i] >= 0);
+        CHECK(fcntl(all[i], F_GETFL) & O_NONBLOCK);
+        CHECK(fcntl(all[i], F_GETFD) & FD_CLOEXEC);
+    }
+    int client = connected("198.18.0.1:443");
+    int server = accepted(s.tcp[0]);
+    CHECK(getsockopt(server, IPPROTO_TCP, TCP_NODELAY, &nodelay, &length) == 0 && nodelay);
+    close(client);
+}
+static void sockets_are_ready_for_a_loop(void **state)
+{
+    (void)state;
+    with_any_link(inherits);
+}
+
+static void refuses_tcp(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    static const char *const destinations[] = {
+        "198.18.0.1:22",     "198.18.0.1:81",     "198.18.0.1:8442",   "198.18.0.1:8444",
+        "198.18.0.1:65535",  "10.0.2.2:22",       "10.0.2.3:1",        "[2001:db8::1]:22",
+        "[2001:db8::1]:442", "[2001:db8::1]:444", "[2001:db8::1]:853", "[2001:db8::1]:65535",
+        "[fd00::2]:22",
+    };
+    for (size_t i = 0; i < sizeof(destinations) / sizeof(destinations[0]); i++)
+        check_refused(destinations[i]);
+    CHECK(!readable(s.tcp[0], 0) && !readable(s.tcp[1], 0));
+}
+static void other_tcp_ports_are_refused_at_once(void **state)
+{
+    (void)state;
+    everywhere(refuses_tcp);
+}
+
+static void serves_itself(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    static const char *const servers[] = {"127.0.0.1:80",   "127.0.0.7:443",  "10.0.2.100:8443", "[::1]:443",
+                                          "[fd00::100]:80", "127.0.0.1:5000", "[::1]:5000"};
+    for (size_t i = 0; i < sizeof(servers) / sizeof(servers[0]); i++) {
+        int listener = bound(servers[i], SOCK_STREAM);
+        int client = connected(servers[i]);
+        int server = accepted(listener);
+        check_talk(client, server);
+        close(client);
+        close(server);
+        close(listener);
+        check_refused(servers[i]); /* nobody listens: the kernel's own refusal */
+    }
+    CHECK(!readable(s.tcp[0], 0) && !readable(s.tcp[1], 0));
+}
+static void servers_inside_stay_their_own(void **state)
+{
+    (void)state;
+    everywhere(serves_itself);
+}
+
+static void dials_listener(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    static const int family[2] = {AF_INET, AF_INET6};
+    for (int i = 0; i < 2; i++) {
+        char text[ADDR_TEXT_MAX];
+        struct addr listener = name_of(s.tcp[i]), got = {.port = 1};
+        int client = connected(addr_format_with_port(&listener, text));
+        int server = accepted(s.tcp[i]);
+        CHECK(original_destination(server, family[i], &got) == -ELOOP);
+        CHECK(got.family == AF_UNSPEC && got.port == 1);
+        check_talk(
+            client,
+            server); /* how the worker ends it is the worker's business; it does not come round again */
+        CHECK(!readable(s.tcp[i], 0));
+        close(client);
+        close(server);
+    }
+}
+static void the_listener_dialled_directly_is_a_loop(void **state)
+{
+    (void)state;
+    everywhere(dials_listener);
+}
+
+/* Sockets whose destination netfilter does not know: an error, and the result is left alone. */
+static void original_destination_never_guesses(void **state)
+{
+    (void)state;
+    struct addr got = {.port = 1};
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    _cleanup_fd_ int listener = bound("127.0.0.1", SOCK_STREAM);
+    char text[ADDR_TEXT_MAX];
+    struct addr at = name_of(listener);
+    _cleanup_fd_ int client = connected(addr_format_with_port(&at, text));
+    _cleanup_fd_ int server = accepted(listener);
+    const struct {
+        int fd, family;
+    } cases[] = {{pair[0], AF_INET}, {pair[0], AF_INET6}, {server, AF_INET},   {server, AF_INET6},
+                 {client, AF_INET},  {listener, AF_INET}, {server, AF_UNSPEC}, {-1, AF_INET}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (original_destination(cases[i].fd, cases[i].family, &got) >= 0)
+            fail_msg("case %zu: told %s", i, addr_format_with_port(&got, text));
+        assert_int_equal(got.family, AF_UNSPEC);
+        assert_int_equal(got.port, 1);
+    }
+    close(pair[0]);
+    close(pair[1]);
+}
+
+/* ---- ports ---- */
+
+static void redirects_all(enum sealed_link link)
+{
+    static const struct acl_port_range all[] = {{1, 65535}};
+    struct capture_sockets s = seal_ports(all, 1, link);
+    static const char *const four[] = {"198.18.0.1:1", "198.18.0.1:22", "198.18.0.1:54", "198.18.0.1:65535"};
+    static const char *const six[] = {"[2001:db8::1]:1", "[2001:db8::1]:52", "[2001:db8::1]:40000",
+                                      "[2001:db8::1]:65535"};
+    for (int i = 0; i < 4; i++) {
+        check_captured(s.tcp[0], four[i]);
+        check_captured(s.tcp[1], six[i]);
+    }
+    check_captured(s.dns_tcp[0], "198.18.0.1:53"); /* DNS stays DNS */
+    int listener = bound("127.0.0.1:5000", SOCK_STREAM);
+    int client = connected("127.0.0.1:5000");
+    check_talk(client, accepted(listener));
+}
+static void all_ports_may_be_named(void **state)
+{
+    (void)state;
+    everywhere(redirects_all);
+}
+
+static void redirects_ranges(enum sealed_link link)
+{
+    static const struct acl_port_range ranges[] = {{20, 22},   {52, 54},     {80, 80},
+                                                   {443, 443}, {1000, 1999}, {65000, 65535}};
+    struct capture_sockets s = seal_ports(ranges, 6, link);
+    static const uint16_t inside[] = {20, 21, 22, 52, 54, 80, 443, 1000, 1500, 1999, 65000, 65535};
+    static const uint16_t outside[] = {1, 19, 23, 51, 55, 79, 81, 442, 444, 999, 2000, 64999};
+    char text[ADDR_TEXT_MAX];
+    for (size_t i = 0; i < sizeof(inside) / sizeof(inside[0]); i++) {
+        snprintf(text, sizeof(text), "198.18.0.1:%u", inside[i]);
+        check_captured(s.tcp[0], text);
+        snprintf(text, sizeof(text), "[2001:db8::1]:%u", inside[i]);
+        check_captured(s.tcp[1], text);
+    }
+    for (size_t i = 0; i < sizeof(outside) / sizeof(outside[0]); i++) {
+        snprintf(text, sizeof(text), "198.18.0.1:%u", outside[i]);
+        check_refused(text);
+    }
+}
+static void ranges_begin_and_end_where_they_say(void **state)
+{
+    (void)state;
+    with_any_link(redirects_ranges);
+}
+
+static void redirects_none(enum sealed_link link)
+{
+    struct capture_sockets s = seal_ports(NULL, 0, link);
+    check_refused("198.18.0.1:443");
+    check_refused("[2001:db8::1]:80");
+    check_captured(s.dns_tcp[0], "198.18.0.1:53");
+}
+static void no_ports_at_all(void **state)
+{
+    (void)state;
+    with_any_link(redirects_none);
+}
+
+static void redirects_many(enum sealed_link link)
+{
+    enum { MOST = 4096 };
+    static struct acl_port_range ranges[MOST + 1];
+    struct capture_sockets none = CAPTURE_SOCKETS_NONE;
+    struct error err = {0};
+    for (int i = 0; i <= MOST; i++)
+        ranges[i] = (struct acl_port_range){(uint16_t)(100 + 4 * i), (uint16_t)(101 + 4 * i)};
+    CHECK(sealed_build(ranges, MOST + 1, link, &none, &err) == -E2BIG);
+    CHECK(strstr(err.text, "4097 separate ranges") && none.tcp[0] == -1);
+    struct capture_sockets s = seal_ports(ranges, MOST, link);
+    check_captured(s.tcp[0], "198.18.0.1:100");
+    check_captured(s.tcp[0], "198.18.0.1:16481");
+    check_captured(s.tcp[1], "[2001:db8::1]:8101");
+    check_refused("198.18.0.1:16482");
+    check_refused("[2001:db8::1]:102");
+}
+static void thousands_of_ranges(void **state)
+{
+    (void)state;
+    with_any_link(redirects_many);
+}
+
+/* ---- datagrams ---- */
+
+static ssize_t send_to(int fd, const char *destination, const char *text)
+{
+    struct sockaddr_storage to;
+    struct addr a = addr_of(destination);
+    socklen_t length = addr_to_sockaddr(&a, &to);
+    return sendto(fd, text, strlen(text), 0, (struct sockaddr *)&to, length);
+}
+
+/* An unconnected client asks `server`; the gateway's socket gets it, and the answer comes from the address
+ * asked. */
+static void check_dns(int dns, const char *server)
+{
+    struct sockaddr_storage from;
+    socklen_t length = sizeof(from);
+    struct addr asked = addr_of(server), answered;
+    char text[16];
+    int client = socket_for(&asked, SOCK_DGRAM);
+    CHECK(send_to(client, server, "question") == 8);
+    CHECK(readable(dns, PATIENCE_MS));
+    CHECK(recvfrom(dns, text, sizeof(text), 0, (struct sockaddr *)&from, &length) == 8 &&
+          memcmp(text, "question", 8) == 0);
+    CHECK(sendto(dns, "answer", 6, 0, (struct sockaddr *)&from, length) == 6);
+    CHECK(readable(client, PATIENCE_MS));
+    length = sizeof(from);
+    CHECK(recvfrom(client, text, sizeof(text), 0, (struct sockaddr *)&from, &length) == 6 &&
+          memcmp(text, "answer", 6) == 0);
+    CHECK(addr_from_sockaddr((struct sockaddr *)&from, &answered) && addr_equal(&answered, &asked));
+    close(client);
+}
+
+static void captures_dns(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    static const char *const four[] = {"10.0.2.3:53", "198.18.0.53:53", "203.0.113.9:53", "127.0.0.11:53"};
+    static const char *const six[] = {"[fd00::3]:53", "[2001:db8::53]:53", "[2001:db8:9::9]:53"};
+    for (size_t i = 0; i < sizeof(four) / sizeof(four[0]); i++)
+        check_dns(s.dns_udp[0], four[i]);
+    for (size_t i = 0; i < sizeof(six) / sizeof(six[0]); i++)
+        check_dns(s.dns_udp[1], six[i]);
+}
+static void dns_to_any_server_is_captured(void **state)
+{
+    (void)state;
+    everywhere(captures_dns);
+}
+
+static void refuses_datagrams(enum sealed_link link)
+{
+    seal(link);
+    static const char *const destinations[] = {"198.18.0.1:443",   "198.18.0.1:123",    "10.0.2.2:5000",
+                                               "224.0.0.251:5353", "[2001:db8::1]:443", "[fd00::2]:123",
+                                               "[ff0e::101]:123"};
+    for (size_t i = 0; i < sizeof(destinations) / sizeof(destinations[0]); i++) {
+        struct addr a = addr_of(destinations[i]);
+        int fd = socket_for(&a, SOCK_DGRAM);
+        CHECK(send_to(fd, destinations[i], "x") == -1 && errno == EPERM);
+        CHECK(connect_to(fd, destinations[i]) == 0);
+        CHECK(send(fd, "x", 1, 0) == -1);
+        close(fd);
+    }
+}
+static void other_datagrams_are_refused_at_once(void **state)
+{
+    (void)state;
+    everywhere(refuses_datagrams);
+}
+
+static void talks_udp_inside(enum sealed_link link)
+{
+    seal(link);
+    static const char *const servers[] = {"127.0.0.1:443", "10.0.2.100:5000", "[::1]:443",
+                                          "[fd00::100]:5000"};
+    for (size_t i = 0; i < sizeof(servers) / sizeof(servers[0]); i++) {
+        char byte;
+        int server = bound(servers[i], SOCK_DGRAM);
+        struct addr a = addr_of(servers[i]);
+        int client = socket_for(&a, SOCK_DGRAM);
+        CHECK(send_to(client, servers[i], "x") == 1);
+        CHECK(readable(server, PATIENCE_MS) && recv(server, &byte, 1, 0) == 1 && byte == 'x');
+        close(server);
+        close(client);
+    }
+}
+static void datagrams_inside_pass(void **state)
+{
+    (void)state;
+    everywhere(talks_udp_inside);
+}
+
+/* Refused by the call itself, or by an error that waits on the socket when the call returns. */
+static bool refused_at_once(int fd, ssize_t sent)
+{
+    struct pollfd p = {.fd = fd};
+    if (sent < 0)
+        return errno == EPERM;
+    return poll(&p, 1, AT_ONCE_MS) == 1 && p.revents & POLLERR;
+}
+
+/* Ping needs no privilege inside, works towards oneself, and is refused at once towards others. */
+static void pings(enum sealed_link link)
+{
+    seal(link);
+    const struct icmphdr echo4 = {.type = ICMP_ECHO};
+    const struct icmp6_hdr echo6 = {.icmp6_type = ICMP6_ECHO_REQUEST};
+    const struct {
+        int protocol;
+        const void *echo;
+        const char *self, *other;
+    } cases[] = {{IPPROTO_ICMP, &echo4, "127.0.0.1", "198.18.0.1"},
+                 {IPPROTO_ICMPV6, &echo6, "::1", "2001:db8::1"}};
+    for (int i = 0; i < 2; i++) {
+        struct sockaddr_storage to;
+        char answer[64];
+        struct addr self = addr_of(cases[i].self), other = addr_of(cases[i].other);
+        int fd = socket(self.family, SOCK_DGRAM | SOCK_CLOEXEC, cases[i].protocol);
+        CHECK(fd >= 0);
+        socklen_t length = addr_to_sockaddr(&self, &to);
+        CHECK(sendto(fd, cases[i].echo, 8, 0, (struct sockaddr *)&to, length) == 8);
+        CHECK(readable(fd, PATIENCE_MS) && recv(fd, answer, sizeof(answer), 0) == 8);
+        length = addr_to_sockaddr(&other, &to);
+        int on = 1;
+        CHECK(setsockopt(fd, i == 0 ? IPPROTO_IP : IPPROTO_IPV6, i == 0 ? IP_RECVERR : IPV6_RECVERR, &on,
+                         sizeof(on)) == 0);
+        CHECK(refused_at_once(fd, sendto(fd, cases[i].echo, 8, 0, (struct sockaddr *)&to, length)));
+        close(fd);
+    }
+}
+static void ping_is_refused_at_once(void **state)
+{
+    (void)state;
+    everywhere(pings);
+}
+
+static void binds_low(enum sealed_link link)
+{
+    char text[16] = "";
+    seal(link);
+    _cleanup_fd_ int fd = open("/proc/sys/net/ipv4/ip_unprivileged_port_start", O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && strcmp(text, "0\n") == 0);
+}
+static void low_ports_need_no_privilege(void **state)
+{
+    (void)state;
+    with_any_link(binds_low);
+}
+
+/* ---- NFLOG ---- */
+
+struct events {
+    int count;
+    struct nflog_event last[16];
+};
+
+static void keep_event(const struct nflog_event *event, void *arg)
+{
+    struct events *events = arg;
+    CHECK(events->count < 16);
+    events->last[events->count++] = *event;
+}
+
+static struct events read_events(int fd)
+{
+    struct events events = {0};
+    while (nflog_read(fd, keep_event, &events) >= 0)
+        ;
+    CHECK(errno == EAGAIN);
+    return events;
+}
+
+static void check_event(const struct nflog_event *event, uint8_t protocol, const char *source,
+                        const char *destination)
+{
+    struct addr from = addr_of(source), to = addr_of(destination);
+    CHECK(event->protocol == protocol);
+    CHECK(addr_equal_ip(&event->source, &from));
+    CHECK((event->source.port != 0) == (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP));
+    CHECK(addr_equal(&event->destination, &to));
+}
+
+static void logs(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    if (s.nflog < 0) {
+        fprintf(stderr, "skipped: the kernel has no NFLOG\n");
+        _exit(SKIPPED);
+    }
+    CHECK(read_events(s.nflog).count == 0); /* the self-test took its own out */
+    check_captured(s.tcp[0], "198.18.0.1:443");
+    check_dns(s.dns_udp[1], "[2001:db8::53]:53");
+    check_refused("127.0.0.1:9"); /* the kernel's own refusal, inside */
+    CHECK(read_events(s.nflog).count == 0);
+
+    check_refused("198.18.0.1:22");
+    check_refused("[2001:db8::1]:853");
+    struct addr six = addr_of("[2001:db8::1]:443"), four = addr_of("198.18.0.1:123");
+    CHECK(send_to(socket_for(&six, SOCK_DGRAM), "[2001:db8::1]:443", "x") == -1);
+    CHECK(send_to(socket_for(&four, SOCK_DGRAM), "198.18.0.1:123", "x") == -1);
+    struct events events = read_events(s.nflog);
+    CHECK(events.count == 4);
+    check_event(&events.last[0], IPPROTO_TCP, "10.0.2.100", "198.18.0.1:22");
+    check_event(&events.last[1], IPPROTO_TCP, "fd00::100", "[2001:db8::1]:853");
+    check_event(&events.last[2], IPPROTO_UDP, "fd00::100", "[2001:db8::1]:443");
+    check_event(&events.last[3], IPPROTO_UDP, "10.0.2.100", "198.18.0.1:123");
+    for (int i = 1; i < 4; i++)
+        CHECK(events.last[i].sequence == events.last[i - 1].sequence + 1);
+}
+static void refused_packets_are_logged(void **state)
+{
+    (void)state;
+    everywhere(logs);
+}
+
+/* Nobody reads: packets are lost, the reader is told, and the sequence says how many. */
+static void logs_too_much(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    struct addr a = addr_of("198.18.0.1:9");
+    enum { SENT = 20000 };
+    if (s.nflog < 0)
+        _exit(SKIPPED);
+    for (int i = 0; i < SENT; i++) { /* a new socket now and then, so that packets are of new connections */
+        int fd = socket_for(&a, SOCK_DGRAM);
+        CHECK(send_to(fd, "198.18.0.1:9", "x") == -1);
+        close(fd);
+    }
+    struct events events = {0};
+    uint32_t told = 0;
+    bool lost = false;
+    for (;;) {
+        int r = nflog_read(s.nflog, keep_event, &events);
+        if (r == -EAGAIN)
+            break;
+        lost |= r == -ENOBUFS;
+        told += r > 0 ? (uint32_t)r : 0;
+        events.count = 0;
+    }
+    CHECK(lost && told > 0 && told < SENT);
+    uint32_t last = events.last[0].sequence;
+    CHECK(send_to(socket_for(&a, SOCK_DGRAM), "198.18.0.1:9", "x") == -1);
+    events = read_events(s.nflog);
+    CHECK(events.count == 1 && events.last[0].sequence - last > SENT - told - 1);
+}
+static void lost_log_entries_can_be_counted(void **state)
+{
+    (void)state;
+    with_any_link(logs_too_much);
+}
+
+/* ---- building ---- */
+
+static void rebuilds(enum sealed_link link)
+{
+    static const struct acl_port_range other[] = {{80, 80}, {443, 443}, {2222, 2222}};
+    struct capture_sockets first = seal(link);
+    int old = connected("198.18.0.1:443"); /* a flow that lives on */
+    int old_server = accepted(first.tcp[0]);
+    struct capture_sockets second = seal_ports(other, 3, link);
+    CHECK(first.nflog < 0 || second.nflog >= 0);
+    check_captured(second.tcp[0], "198.18.0.1:443");
+    check_captured(second.tcp[1], "[2001:db8::1]:2222");
+    check_dns(second.dns_udp[0], "198.18.0.53:53");
+    check_refused("198.18.0.1:8443");
+    CHECK(!readable(first.tcp[0], 0) && !readable(first.tcp[1], 0) && !readable(first.dns_udp[0], 0));
+    check_talk(old, old_server);
+    capture_sockets_close(&first);
+    check_captured(second.tcp[0], "198.18.0.1:443");
+}
+static void building_twice_replaces(void **state)
+{
+    (void)state;
+    everywhere(rebuilds);
+}
+
+static int open_descriptors(void)
+{
+    int count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    CHECK(dir);
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* Refused, with nothing left open and the result untouched. */
+static void check_not_sealed(enum sealed_link link, int code, const char *part)
+{
+    struct capture_sockets s = CAPTURE_SOCKETS_NONE;
+    struct error err = {0};
+    int before = open_descriptors();
+    int r = sealed_build(WEB, link, &s, &err);
+    fprintf(stderr, "refused: %s\n", err.text);
+    CHECK(r == -code && err.code == code && strstr(err.text, part));
+    CHECK(s.tcp[0] == -1 && s.nflog == -1);
+    CHECK(open_descriptors() == before);
+}
+
+/* A bridge is a link that someone else may have an end of. */
+static void finds_bridge(enum sealed_link link)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq request = {.ifr_name = "br0", .ifr_flags = IFF_UP};
+    if (ioctl(fd, SIOCBRADDBR, "br0") < 0) {
+        fprintf(stderr, "skipped: no bridges here: %s\n", strerror(errno));
+        _exit(SKIPPED);
+    }
+    CHECK(ioctl(fd, SIOCSIFFLAGS, &request) == 0);
+    close(fd);
+    check_not_sealed(link, ENOTUNIQ, "br0");
+}
+
+static void move_link(int fd, const char *name, int namespace)
+{
+    alignas(struct nlmsghdr) char buffer[NETLINK_REQUEST_MAX];
+    struct error err = {0};
+    struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+    request->nlmsg_type = RTM_NEWLINK;
+    struct ifinfomsg *info = mnl_nlmsg_put_extra_header(request, sizeof(*info));
+    info->ifi_index = (int)if_nametoindex(name);
+    mnl_attr_put_u32(request, IFLA_NET_NS_FD, (uint32_t) namespace);
+    CHECK(netlink_request(fd, request, "moving", &err) == 0);
+}
+
+/* An ordinary container link: a veth whose other end is outside. */
+static void finds_veth_outward(enum sealed_link link)
+{
+    struct error err = {0};
+    int outside = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    CHECK(outside >= 0 && unshare(CLONE_NEWNET) == 0);
+    int fd = netlink_open(NETLINK_ROUTE, &err);
+    int r = rtnl_add_veth(fd, "out0", "out1", &err);
+    if (r == -EOPNOTSUPP) {
+        fprintf(stderr, "skipped: %s\n", err.text);
+        _exit(SKIPPED);
+    }
+    CHECK(r == 0);
+    move_link(fd, "out1", outside);
+    CHECK(rtnl_set_up(fd, if_nametoindex("out0"), &err) == 0);
+    check_not_sealed(link, ENOTUNIQ, "out0");
+}
+
+static void a_link_that_leads_out_is_found(void **state)
+{
+    (void)state;
+    with_any_link(finds_bridge);
+    with_any_link(finds_veth_outward);
+}
+
+static void lacks_privilege(enum sealed_link link)
+{
+    /* No capability over the namespace any more, whoever one was. */
+    CHECK(unshare(CLONE_NEWUSER) == 0);
+    check_not_sealed(link, EPERM, "setting a link up");
+}
+static void without_privilege_it_says_so(void **state)
+{
+    (void)state;
+    with_any_link(lacks_privilege);
+}
+
+/* A kernel without IPv6, as far as a process can tell. */
+static void lacks_ipv6(enum sealed_link link)
+{
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+    CHECK(filter && seccomp_rule_add(filter, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
+                                     SCMP_A0(SCMP_CMP_EQ, AF_INET6)) == 0);
+    CHECK(seccomp_load(filter) == 0);
+    seccomp_release(filter);
+    struct capture_sockets s = seal(link);
+    CHECK(s.tcp[1] == -1 && s.dns_udp[1] == -1 && s.dns_tcp[1] == -1);
+    check_captured(s.tcp[0], "198.18.0.1:443");
+    check_dns(s.dns_udp[0], "198.18.0.53:53");
+    check_refused("198.18.0.1:22");
+}
+static void without_ipv6_there_is_ipv4(void **state)
+{
+    (void)state;
+    everywhere(lacks_ipv6);
+}
+
+/* IPv6 switched off by default on the host: inside it is switched on again. */
+static void finds_ipv6_off(enum sealed_link link)
+{
+    write_file("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+    write_file("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+    struct capture_sockets s = seal(link);
+    check_captured(s.tcp[1], "[2001:db8::1]:443");
+}
+static void ipv6_is_switched_on(void **state)
+{
+    (void)state;
+    everywhere(finds_ipv6_off);
+}
+
+/* Many connections at once, to different addresses with the same source port among them: each keeps its
+ * destination. */
+static void redirects_many_flows(enum sealed_link link)
+{
+    enum { FLOWS = 200 };
+    struct capture_sockets s = seal(link);
+    int clients[FLOWS], on = 1;
+    bool seen[FLOWS] = {false};
+    char text[ADDR_TEXT_MAX];
+    for (int i = 0; i < FLOWS; i++) {
+        struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons((uint16_t)(40000 + i / 2))};
+        clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        CHECK(setsockopt(clients[i], SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0);
+        CHECK(bind(clients[i], (struct sockaddr *)&from, sizeof(from)) == 0);
+        snprintf(text, sizeof(text), "198.18.1.%d:443", i);
+        CHECK(connect_to(clients[i], text) == 0);
+    }
+    for (int i = 0; i < FLOWS; i++) {
+        struct addr got;
+        int server = accepted(s.tcp[0]);
+        CHECK(original_destination(server, AF_INET, &got) == 0);
+        int host = got.bytes[3];
+        CHECK(host < FLOWS && !seen[host]);
+        seen[host] = true;
+        check_talk(clients[host], server);
+        close(server);
+    }
+}
+static void flows_from_one_source_port_stay_apart(void **state)
+{
+    (void)state;
+    with_any_link(redirects_many_flows);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tcp_is_redirected_with_its_destination),
+        cmocka_unit_test(sockets_are_ready_for_a_loop),
+        cmocka_unit_test(other_tcp_ports_are_refused_at_once),
+        cmocka_unit_test(servers_inside_stay_their_own),
+        cmocka_unit_test(the_listener_dialled_directly_is_a_loop),
+        cmocka_unit_test(original_destination_never_guesses),
+        cmocka_unit_test(all_ports_may_be_named),
+        cmocka_unit_test(ranges_begin_and_end_where_they_say),
+        cmocka_unit_test(no_ports_at_all),
+        cmocka_unit_test(thousands_of_ranges),
+        cmocka_unit_test(dns_to_any_server_is_captured),
+        cmocka_unit_test(other_datagrams_are_refused_at_once),
+        cmocka_unit_test(datagrams_inside_pass),
+        cmocka_unit_test(ping_is_refused_at_once),
+        cmocka_unit_test(low_ports_need_no_privilege),
+        cmocka_unit_test(refused_packets_are_logged),
+        cmocka_unit_test(lost_log_entries_can_be_counted),
+        cmocka_unit_test(building_twice_replaces),
+        cmocka_unit_test(a_link_that_leads_out_is_found),
+        cmocka_unit_test(without_privilege_it_says_so),
+        cmocka_unit_test(without_ipv6_there_is_ipv4),
+        cmocka_unit_test(ipv6_is_switched_on),
+        cmocka_unit_test(flows_from_one_source_port_stay_apart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
