@@ -65,18 +65,26 @@ struct audit_event {
 struct audit;
 
 /* Takes ownership of `fd` (append-only file, pipe or /dev/null); -1: events are formatted, counted and thrown away. Starts
- * the writer thread. `drop_when_full` is on_full: drop. */
+ * the writer thread. `drop_when_full` is on_full: drop. Opened O_RDWR, a file that ends in a torn line gets a newline. */
 struct audit *audit_create(int fd, bool drop_when_full, struct error *err);
-/* Replaces the file (after rotation); takes ownership. Lines already queued go to the new one. */
+/* Replaces the file (after rotation); takes ownership. Lines already queued go to the new one. Any thread. */
 void audit_reopen(struct audit *audit, int fd);
-/* May a flow be started? Cheap; any thread. */
+/* May a flow be started? Cheap; any thread. Always true with on_full `drop`. */
 bool audit_ready(const struct audit *audit);
-/* 0, -ENOBUFS when the queue is full (the caller must then not let the flow pass; END events and denials always find room
- * in a reserve as large as the number of flows that were let through). */
+/* 0, or -ENOBUFS when the queue is full or the file cannot be written; the caller must then not let the flow pass. Any
+ * thread. Events of what is denied find room in a reserve of their own; an AUDIT_FLOW_END with `allowed` always does, one
+ * for each allowed AUDIT_FLOW_DECISION that was accepted. Others may be left out with -ENOBUFS when even the reserve is
+ * full; with on_full `drop` any may be, with 0. What was left out is counted in the next line. */
 int audit_submit(struct audit *audit, const struct audit_event *event);
-/* Flushes (waits at most `wait_ms`), stops the thread, closes. Returns the number of lines that could not be written. */
+/* errno of the last write, 0 when it worked: for an operator's message. */
+int audit_error(struct audit *audit);
+/* Events left out since the start. */
+uint64_t audit_dropped(struct audit *audit);
+/* Flushes (waits at most `wait_ms`, even when a pipe's reader is stuck), stops the thread, closes. Returns the number of
+ * events that are in no file: lines not written, and events left out that no line has told of. Accepts NULL. */
 uint64_t audit_destroy(struct audit *audit, unsigned wait_ms);
 
-/* Formats one event with `sequence` into `ret` (one line without newline). Pure; for the tests. Length or -ENOSPC. */
+/* Formats one event with `sequence` into `ret` (one line without newline). Pure; for the tests. Length or -ENOSPC, which
+ * AUDIT_LINE_MAX bytes never give: overlong texts are cut and sallyport.truncated is set. */
 ssize_t audit_format(const struct audit_event *event, uint64_t sequence, struct timespec now, char *ret, size_t size);
 #define AUDIT_LINE_MAX 8192

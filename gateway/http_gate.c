@@ -599,7 +599,7 @@ enum acl_reason http_gate_reason(const struct http_gate *gate)
 
 const char *http_gate_detail(const struct http_gate *gate)
 {
-    return gate->detail ? gate->detail : "";
+    return gate->detail;
 }
 
 bool http_gate_looks_like(const uint8_t *bytes, size_t length)

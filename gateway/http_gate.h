@@ -71,7 +71,7 @@ bool http_gate_finish(struct http_gate *gate);
  * before the fault (`method`, and `host` when only its port or the target disagreed); unknown fields are empty. */
 const struct http_request *http_gate_request(const struct http_gate *gate);
 enum acl_reason http_gate_reason(const struct http_gate *gate);             /* after HTTP_GATE_BAD */
-const char *http_gate_detail(const struct http_gate *gate);                 /* a static sentence, after BAD */
+const char *http_gate_detail(const struct http_gate *gate);                 /* a static sentence, NULL before BAD */
 
 /* Could these first bytes be the beginning of an HTTP/1 request line or of the HTTP/2 preface? (Then the gate judges
  * them; else the flow is ACL_NOT_TLS / ACL_MALFORMED_HTTP.) A token char sequence is enough. */

@@ -1,0 +1,292 @@
+/*
+ * One audit event as one line of JSON, with the names of the Elastic Common Schema 8.11 as nested objects.
+ *
+ * What a client sent goes in as bytes: json_bytes() escapes control characters and replaces what is not
+ * UTF-8. Overlong texts are cut, and sallyport.truncated says so. A line has room for texts of 255 bytes
+ * under any usual content; should escaping blow up so many of them that it has not, the event is written
+ * again with all of them cut short, for a line that says less is better than a flow that is not recorded.
+ *
+ * Never written: paths, queries, header values other than Host. They are not in the event at all.
+ */
+#include "gateway/audit_internal.h"
+
+#include "base/json.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define ECS_VERSION "8.11.0"
+#define CUT 255 /* bytes of one text: every name fits */
+#define CUT_SHORT \
+    40 /* 20 texts of 40 bytes, each byte escaped as six, and 2 KiB of our own: below AUDIT_LINE_MAX */
+
+struct line {
+    struct json json;
+    size_t cut;
+    bool truncated;
+};
+
+static const struct {
+    const char *denied, *allowed; /* event.action */
+    const char *type[2];          /* event.type; where the second is NULL: "allowed" or "denied" */
+} actions[] = {
+    [AUDIT_FLOW_DECISION] = {"flow-denied", "flow-allowed", {"connection"}},
+    [AUDIT_FLOW_END] = {"flow-ended", "flow-ended", {"connection", "end"}},
+    [AUDIT_HTTP_REQUEST] = {"request-denied", "request-allowed", {"protocol"}},
+    [AUDIT_DNS_DENIED] = {"dns-denied", "dns-allowed", {"protocol"}},
+    [AUDIT_PACKET_DENIED] = {"packet-denied", "packet-allowed", {"connection"}},
+};
+
+static const char *const closers[] = {
+    [AUDIT_CLOSE_CLIENT] = "client",
+    [AUDIT_CLOSE_ORIGIN] = "origin",
+    [AUDIT_CLOSE_GATEWAY] = "gateway",
+};
+
+static void put_bytes(struct line *line, const char *key, const void *bytes, size_t length)
+{
+    if (!bytes || length == 0)
+        return;
+    if (length > line->cut) {
+        line->truncated = true;
+        length = line->cut;
+    }
+    json_bytes(&line->json, key, bytes, length);
+}
+
+static void put_text(struct line *line, const char *key, const char *text)
+{
+    if (text)
+        put_bytes(line, key, text, strlen(text));
+}
+
+static void put_ip(struct line *line, const struct addr *a)
+{
+    char text[ADDR_TEXT_MAX];
+    if (a->family)
+        json_string(&line->json, "ip", addr_format(a, text));
+}
+
+/* RFC 3339 in UTC with microseconds: "2024-06-07T08:09:10.123456Z". */
+static void put_time(struct line *line, const char *key, const struct timespec *t)
+{
+    char text[48];
+    struct tm tm;
+    if (!gmtime_r(&t->tv_sec, &tm))
+        return;
+    size_t length = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(text + length, sizeof(text) - length, ".%06ldZ", t->tv_nsec / 1000);
+    json_string(&line->json, key, text);
+}
+
+static void put_event(struct line *line, const struct audit_event *event, uint64_t sequence)
+{
+    struct json *j = &line->json;
+    json_object(j, "event");
+    json_string(j, "kind", "event");
+    json_array(j, "category");
+    json_string(j, NULL, "network");
+    json_array_end(j);
+    const char *second_type = actions[event->action].type[1];
+    if (!second_type)
+        second_type = event->allowed ? "allowed" : "denied";
+    json_array(j, "type");
+    json_string(j, NULL, actions[event->action].type[0]);
+    json_string(j, NULL, second_type);
+    json_array_end(j);
+    json_string(j, "action", event->allowed ? actions[event->action].allowed : actions[event->action].denied);
+    json_string(j, "outcome", event->allowed ? "success" : "failure");
+    json_string(j, "reason", acl_reason_name(event->reason));
+    put_text(line, "id", event->flow_id);
+    json_unsigned(j, "sequence", sequence);
+    if (event->start.tv_sec)
+        put_time(line, "start", &event->start);
+    if (event->action == AUDIT_FLOW_END)
+        json_unsigned(j, "duration", event->duration_ns);
+    json_object_end(j);
+}
+
+static void put_source(struct line *line, const struct audit_event *event)
+{
+    struct json *j = &line->json;
+    json_object(j, "source");
+    put_ip(line, &event->source);
+    if (event->source.port)
+        json_unsigned(j, "port", event->source.port);
+    if (event->action == AUDIT_FLOW_END)
+        json_unsigned(j, "bytes", event->bytes_sent);
+    json_object_end(j);
+}
+
+static void put_destination(struct line *line, const struct audit_event *event)
+{
+    struct json *j = &line->json;
+    json_object(j, "destination");
+    put_ip(line, &event->destination);
+    if (event->destination.port)
+        json_unsigned(j, "port", event->destination.port);
+    put_bytes(line, "domain", event->domain, event->domain_length);
+    if (event->action == AUDIT_FLOW_END)
+        json_unsigned(j, "bytes", event->bytes_received);
+    if (event->nat.family) {
+        json_object(j, "nat");
+        put_ip(line, &event->nat);
+        json_object_end(j);
+    }
+    json_object_end(j);
+}
+
+static void put_network(struct line *line, const struct audit_event *event)
+{
+    struct json *j = &line->json;
+    json_object(j, "network");
+    put_text(line, "transport", event->transport);
+    put_text(line, "protocol", event->protocol);
+    json_string(j, "direction", "egress");
+    json_object_end(j);
+}
+
+static void put_tls(struct line *line, const struct audit_event *event)
+{
+    struct json *j = &line->json;
+    if (!event->tls)
+        return;
+    json_object(j, "tls");
+    if (event->domain_length) {
+        json_object(j, "client");
+        put_bytes(line, "server_name", event->domain, event->domain_length);
+        json_object_end(j);
+    }
+    put_text(line, "next_protocol", event->alpn);
+    json_object_end(j);
+}
+
+static void put_http(struct line *line, const struct audit_event *event)
+{
+    struct json *j = &line->json;
+    if (!event->http_method || !event->http_method[0])
+        return;
+    json_object(j, "http");
+    json_object(j, "request");
+    put_text(line, "method", event->http_method);
+    json_object_end(j);
+    json_object_end(j);
+}
+
+static void put_dns(struct line *line, const struct audit_event *event)
+{
+    struct json *j = &line->json;
+    if (!event->dns_name_length && !event->dns_type)
+        return;
+    json_object(j, "dns");
+    json_object(j, "question");
+    put_bytes(line, "name", event->dns_name, event->dns_name_length);
+    put_text(line, "type", event->dns_type);
+    json_object_end(j);
+    json_object_end(j);
+}
+
+static void put_rule(struct line *line, const struct audit_event *event)
+{
+    struct json *j = &line->json;
+    bool has_rule = event->verdict && event->verdict->has_rule;
+    if (!event->policy && !event->policy_version && !has_rule)
+        return;
+    json_object(j, "rule");
+    put_text(line, "ruleset", event->policy);
+    if (has_rule)
+        put_text(line, "name", event->verdict->rule.text);
+    put_text(line, "version", event->policy_version);
+    json_object_end(j);
+}
+
+static void put_container(struct line *line, const struct audit_event *event)
+{
+    if (!event->container_id && !event->container_name)
+        return;
+    json_object(&line->json, "container");
+    put_text(line, "id", event->container_id);
+    put_text(line, "name", event->container_name);
+    json_object_end(&line->json);
+}
+
+static void put_rule_origin(struct line *line, const struct audit_event *event)
+{
+    char text[CUT + 1];
+    if (!event->verdict || !event->verdict->has_rule || !event->verdict->rule.origin.file)
+        return;
+    const struct acl_origin *origin = &event->verdict->rule.origin;
+    if (origin->line)
+        snprintf(text, sizeof(text), "%s:%u", origin->file, origin->line);
+    else
+        snprintf(text, sizeof(text), "%s", origin->file);
+    put_text(line, "rule_origin", text);
+}
+
+static void put_own(struct line *line, const struct audit_event *event, uint64_t dropped_before)
+{
+    struct json *j = &line->json;
+    json_object(j, "sallyport");
+    if (event->would_deny)
+        json_bool(j, "would_deny", true);
+    if (event->tls)
+        json_bool(j, "ech_offered", event->ech_offered);
+    put_text(line, "binding", event->binding);
+    put_rule_origin(line, event);
+    put_text(line, "detail", event->detail);
+    if (event->close_by != AUDIT_CLOSE_NONE)
+        json_string(j, "close_by", closers[event->close_by]);
+    put_text(line, "close_reason", event->close_reason);
+    if (dropped_before)
+        json_unsigned(j, "dropped_before", dropped_before);
+    if (line->truncated) /* last: it is about everything before it */
+        json_bool(j, "truncated", true);
+    json_object_end(j);
+}
+
+static ssize_t put_line(struct line *line, const struct audit_event *event, uint64_t sequence,
+                        uint64_t dropped_before, const struct timespec *now)
+{
+    struct json *j = &line->json;
+    json_object(j, NULL);
+    put_time(line, "@timestamp", now);
+    json_object(j, "ecs");
+    json_string(j, "version", ECS_VERSION);
+    json_object_end(j);
+    put_event(line, event, sequence);
+    put_source(line, event);
+    put_destination(line, event);
+    put_network(line, event);
+    put_tls(line, event);
+    put_http(line, event);
+    put_dns(line, event);
+    put_rule(line, event);
+    put_container(line, event);
+    json_object(j, "observer");
+    json_string(j, "name", "sallyport");
+    json_string(j, "version", SALLYPORT_VERSION);
+    json_object_end(j);
+    put_own(line, event, dropped_before);
+    json_object_end(j);
+    return json_end(j);
+}
+
+ssize_t audit_format_line(const struct audit_event *event, uint64_t sequence, uint64_t dropped_before,
+                          const struct timespec *now, char *ret, size_t size)
+{
+    static const size_t cuts[] = {CUT, CUT_SHORT};
+    ssize_t length = -ENOSPC;
+    for (size_t i = 0; i < sizeof(cuts) / sizeof(*cuts) && length < 0; i++) {
+        struct line line = {.cut = cuts[i]};
+        json_begin(&line.json, ret, size);
+        length = put_line(&line, event, sequence, dropped_before, now);
+    }
+    return length;
+}
+
+ssize_t audit_format(const struct audit_event *event, uint64_t sequence, struct timespec now, char *ret,
+                     size_t size)
+{
+    return audit_format_line(event, sequence, 0, &now, ret, size);
+}
