@@ -500,17 +500,18 @@ size_t dns_answer_adopt(uint8_t *bytes, size_t length, const uint8_t *query_byte
     return HEADER + query->question_length;
 }
 
-ssize_t dns_query_write(uint16_t id, const char *name, uint16_t type, uint8_t *ret, size_t size)
+ssize_t dns_query_write(uint16_t id, const char *name, uint16_t type, bool edns, uint8_t *ret, size_t size)
 {
     struct wire_name wire;
     struct writer w = {.bytes = ret, .size = size};
     if (!wire_from_text(name, &wire))
         return -EINVAL;
-    put_header(&w, id, RD, true, true);
+    put_header(&w, id, RD, true, edns);
     put(&w, wire.bytes, wire.length);
     put_u16(&w, type);
     put_u16(&w, CLASS_IN);
-    put_opt(&w, 0, false, 0);
+    if (edns)
+        put_opt(&w, 0, false, 0);
     return written(&w);
 }
 

@@ -74,5 +74,6 @@ size_t dns_answer_adopt(uint8_t *bytes, size_t length, const uint8_t *query_byte
 /* "A", "AAAA", "HTTPS", … or "TYPE123" into `ret`; returns ret. */
 const char *dns_type_name(uint16_t type, char ret[12]);
 
-/* A/AAAA query for our own look-ups, with EDNS: returns length, -ENOSPC, or -EINVAL for what is no name in normal form. */
-ssize_t dns_query_write(uint16_t id, const char *name, uint16_t type, uint8_t *ret, size_t size);
+/* A query of our own, with an OPT record when `edns` (DNS_OPT_LENGTH bytes at its end): returns length, -ENOSPC, or -EINVAL for what is no name in normal form. */
+ssize_t dns_query_write(uint16_t id, const char *name, uint16_t type, bool edns, uint8_t *ret, size_t size);
+#define DNS_OPT_LENGTH 11

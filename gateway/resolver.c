@@ -18,7 +18,7 @@
 
 #define ROUNDS 2
 #define TCP_MESSAGE_MAX (2 + 65535)
-#define QUESTION_MAX (12 + ACL_NAME_MAX + 2 + 4 + 11)
+#define QUESTION_MAX (12 + ACL_NAME_MAX + 2 + 4 + DNS_OPT_LENGTH)
 
 struct resolver_exchange {
     struct list link;
@@ -99,21 +99,15 @@ static void mix_case(uint8_t *question, size_t length)
 
 static int question_write(struct resolver_exchange *x)
 {
-    static const uint8_t opt[11] = {0, 0, DNS_TYPE_OPT, 1232 >> 8, 1232 & 0xff, 0, 0, 0, 0, 0, 0};
     uint8_t *message = x->question + 2;
     uint16_t id;
     if (getrandom(&id, sizeof(id), 0) != sizeof(id))
         return -EIO;
-    ssize_t length = dns_query_write(id, x->name, x->type, message, QUESTION_MAX - sizeof(opt));
+    ssize_t length = dns_query_write(id, x->name, x->type, x->edns, message, QUESTION_MAX);
     if (length < 0)
         return (int)length;
     if (x->attempt < x->resolver->server_count)
         mix_case(message + 12, (size_t)length - 12);
-    if (x->edns) {
-        memcpy(message + length, opt, sizeof(opt));
-        message[11] = 1; /* ARCOUNT */
-        length += (ssize_t)sizeof(opt);
-    }
     x->question_length = (size_t)length;
     x->question[0] = (uint8_t)(length >> 8);
     x->question[1] = (uint8_t)length;
@@ -124,7 +118,7 @@ static int question_write(struct resolver_exchange *x)
 static bool answers_our_question(const struct resolver_exchange *x, const uint8_t *bytes, size_t length)
 {
     const uint8_t *ours = x->question + 2;
-    size_t fixed = x->question_length - (x->edns ? 11 : 0);
+    size_t fixed = x->question_length - (x->edns ? DNS_OPT_LENGTH : 0);
     return length >= fixed && memcmp(bytes, ours, 2) == 0 && memcmp(bytes + 12, ours + 12, fixed - 12) == 0;
 }
 

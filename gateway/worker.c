@@ -21,6 +21,10 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#ifdef SALLYPORT_SANITIZED
+#include <sanitizer/lsan_interface.h>
+#endif
+
 #define STAGGER_MS 250        /* RFC 8305 section 5 */
 #define LINGER_MS 2000        /* for a refused client to read why */
 #define DNS_TCP_IDLE_MS 10000 /* RFC 7766 section 6.2.3 */
@@ -269,6 +273,40 @@ static void say_summary(const struct worker *w)
     (void)ignored;
 }
 
+static void finish_deadlines(struct worker *w)
+{
+    struct deadline_queue *const queues[] = {
+        &w->hello_timeouts,      &w->connect_timeouts, &w->attempt_staggers, &w->idle_timeouts,
+        &w->half_close_timeouts, &w->linger_timeouts,  &w->dns_tcp_timeouts, &w->accept_pauses};
+    for (size_t i = 0; i < sizeof(queues) / sizeof(*queues); i++)
+        deadline_queue_finish(queues[i]);
+}
+
+/* Ends every flow with its event, then gives everything back. */
+static void release(struct worker *w)
+{
+    w->finishing = false; /* nobody is to stop the loop again */
+    while (!list_empty(&w->flows))
+        flow_end(list_entry(w->flows.next, struct flow, link), AUDIT_CLOSE_GATEWAY, "worker_ended", true);
+    sweep(&w->sweep);
+    while (!list_empty(&w->captures))
+        capture_remove(list_entry(w->captures.next, struct capture, link));
+    uint64_t lost = audit_destroy(w->audit, AUDIT_FLUSH_MS);
+    if (lost)
+        log_error("worker: %llu audit events could not be written", (unsigned long long)lost);
+    resolver_finish(&w->resolver);
+    finish_deadlines(w);
+    poller_finish(&w->poller);
+    uv_close((uv_handle_t *)&w->sweep, NULL);
+    uv_close((uv_handle_t *)&w->finish_timer, NULL);
+    uv_close((uv_handle_t *)&w->channel_watch, NULL);
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&w->loop);
+    close(w->channel);
+    namebook_destroy(w->names);
+    report_destroy(w->report);
+}
+
 int worker_main(int channel, int audit_fd, void *options)
 {
     struct error err = {0};
@@ -281,9 +319,12 @@ int worker_main(int channel, int audit_fd, void *options)
         return 1;
     }
     uv_run(&w->loop, UV_RUN_DEFAULT);
-    uint64_t lost = audit_destroy(w->audit, AUDIT_FLUSH_MS);
-    if (lost)
-        log_error("worker: %llu audit events could not be written", (unsigned long long)lost);
     say_summary(w);
-    return w->exit_status;
+    release(w);
+    int status = w->exit_status;
+    free(w);
+#ifdef SALLYPORT_SANITIZED
+    __lsan_do_leak_check(); /* this process ends by _exit() */
+#endif
+    return status;
 }

@@ -601,23 +601,23 @@ static void our_own_queries(void **state)
     };
     /* clang-format on */
     uint8_t bytes[512];
-    assert_int_equal(dns_query_write(0x1234, "www.example.org", DNS_TYPE_AAAA, bytes, sizeof(bytes)),
+    assert_int_equal(dns_query_write(0x1234, "www.example.org", DNS_TYPE_AAAA, true, bytes, sizeof(bytes)),
                      sizeof(want));
     assert_memory_equal(bytes, want, sizeof(want));
     for (size_t size = 0; size < sizeof(want); size++)
-        assert_int_equal(dns_query_write(0x1234, "www.example.org", DNS_TYPE_AAAA, bytes, size), -ENOSPC);
+        assert_int_equal(dns_query_write(0x1234, "www.example.org", DNS_TYPE_AAAA, true, bytes, size), -ENOSPC);
 
     static const char *const no_names[] = {
         "", ".", "a.", ".a", "a..b", "a123456789b123456789c123456789d123456789e123456789f123456789g123.org"};
     for (size_t i = 0; i < sizeof(no_names) / sizeof(*no_names); i++)
-        assert_int_equal(dns_query_write(1, no_names[i], DNS_TYPE_A, bytes, sizeof(bytes)), -EINVAL);
+        assert_int_equal(dns_query_write(1, no_names[i], DNS_TYPE_A, true, bytes, sizeof(bytes)), -EINVAL);
     char longest[255];
     memset(longest, 'a', sizeof(longest));
     longest[63] = longest[127] = longest[191] = '.';
     longest[254] = '\0';
-    assert_int_equal(dns_query_write(1, longest, DNS_TYPE_A, bytes, sizeof(bytes)), -EINVAL);
+    assert_int_equal(dns_query_write(1, longest, DNS_TYPE_A, true, bytes, sizeof(bytes)), -EINVAL);
     longest[253] = '\0';
-    assert_int_equal(dns_query_write(1, longest, DNS_TYPE_A, bytes, sizeof(bytes)), 12 + 255 + 4 + 11);
+    assert_int_equal(dns_query_write(1, longest, DNS_TYPE_A, true, bytes, sizeof(bytes)), 12 + 255 + 4 + 11);
 }
 
 static void types_have_names(void **state)
