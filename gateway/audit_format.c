@@ -68,16 +68,27 @@ static void put_ip(struct line *line, const struct addr *a)
         json_string(&line->json, "ip", addr_format(a, text));
 }
 
-/* RFC 3339 in UTC with microseconds: "2024-06-07T08:09:10.123456Z". */
+static void put_digits(char *to, int width, long value)
+{
+    for (; width--; value /= 10)
+        to[width] = (char)('0' + value % 10);
+}
+
+/* RFC 3339 in UTC with microseconds. By hand: strftime() and snprintf() were a sixth of the cost of an event. */
 static void put_time(struct line *line, const char *key, const struct timespec *t)
 {
-    char text[48];
+    char text[] = "0000-00-00T00:00:00.000000Z";
     struct tm tm;
     if (!gmtime_r(&t->tv_sec, &tm))
         return;
-    size_t length = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-    snprintf(text + length, sizeof(text) - length, ".%06ldZ", t->tv_nsec / 1000);
-    json_string(&line->json, key, text);
+    put_digits(text, 4, tm.tm_year + 1900);
+    put_digits(text + 5, 2, tm.tm_mon + 1);
+    put_digits(text + 8, 2, tm.tm_mday);
+    put_digits(text + 11, 2, tm.tm_hour);
+    put_digits(text + 14, 2, tm.tm_min);
+    put_digits(text + 17, 2, tm.tm_sec);
+    put_digits(text + 20, 6, t->tv_nsec / 1000);
+    json_bytes(&line->json, key, text, sizeof(text) - 1);
 }
 
 static void put_event(struct line *line, const struct audit_event *event, uint64_t sequence)
