@@ -223,7 +223,8 @@ static void ask(struct dns_question *question)
     if (query->opcode != 0) {
         reply_refusal(question, DNS_NOTIMP, DNS_EDE_NONE, NULL);
     } else if (!rate_take(&capture->dns_rate, w->limits->dns_queries_per_second, uv_now(&w->loop))) {
-        audit_denial(question, ACL_LIMIT_RATE, "DNS queries of this container", NULL, false);
+        if (rate_take(&capture->limit_events, 1, uv_now(&w->loop))) /* one a second: a flood must not fill the log */
+            audit_denial(question, ACL_LIMIT_RATE, "DNS queries of this container, in this second", NULL, false);
         reply_refusal(question, DNS_REFUSED, DNS_EDE_BLOCKED, "sallyport: too many questions");
     } else if (query->name_kind != ACL_NAME_OK) {
         refuse(question, query->name_kind == ACL_NAME_IP_LITERAL ? ACL_IP_LITERAL : ACL_NO_RULE,

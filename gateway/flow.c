@@ -501,6 +501,15 @@ static void check_client_alive(struct flow *flow, uint32_t events)
         flow_end(flow, AUDIT_CLOSE_CLIENT, "rst_before_connect", true);
 }
 
+/* A reset shows itself to whoever reads; when nobody can, because the other side is full, it is passed on here. */
+static void relay_after(struct flow_side *side, uint32_t events)
+{
+    struct flow *flow = side->flow;
+    relay_run(flow);
+    if ((events & EPOLLERR) && flow->state == FLOW_RELAY)
+        flow_end(flow, side == &flow->client ? AUDIT_CLOSE_CLIENT : AUDIT_CLOSE_ORIGIN, "rst", true);
+}
+
 void flow_client_ready(struct poll_handle *handle, uint32_t events)
 {
     struct flow_side *side = list_entry(handle, struct flow_side, poll);
@@ -515,7 +524,7 @@ void flow_client_ready(struct poll_handle *handle, uint32_t events)
         check_client_alive(flow, events);
         break;
     case FLOW_RELAY:
-        relay_run(flow);
+        relay_after(side, events);
         break;
     case FLOW_LINGER:
         drain(flow);
@@ -530,7 +539,7 @@ void flow_origin_ready(struct poll_handle *handle, uint32_t events)
     struct flow_side *side = list_entry(handle, struct flow_side, poll);
     flow_side_note(side, events);
     if (side->flow->state == FLOW_RELAY)
-        relay_run(side->flow);
+        relay_after(side, events);
 }
 
 void flow_connected(struct flow *flow, const struct addr *dialled)

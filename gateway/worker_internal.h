@@ -70,7 +70,7 @@ struct capture {
     const struct acl_policy *policy;
     struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog;
     unsigned flows, dns_connections;
-    struct rate dns_rate;
+    struct rate dns_rate, limit_events;
 };
 
 /* Takes ownership of the sockets, also on failure. 0 or a negative errno. */
