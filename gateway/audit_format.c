@@ -74,7 +74,7 @@ static void put_digits(char *to, int width, long value)
         to[width] = (char)('0' + value % 10);
 }
 
-/* RFC 3339 in UTC with microseconds. By hand: strftime() and snprintf() were a sixth of the cost of an event. */
+/* RFC 3339 in UTC with microseconds. By hand: with strftime() and snprintf() an event costs a tenth more. */
 static void put_time(struct line *line, const char *key, const struct timespec *t)
 {
     char text[] = "0000-00-00T00:00:00.000000Z";
