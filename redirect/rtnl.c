@@ -157,8 +157,8 @@ int rtnl_add_default_loopback(int fd, const struct addr *source, struct error *e
 /* What rtnl_check_closed() has to know about one link. */
 struct link_facts {
     const char *name;
-    const char *kind;    /* "" for lo and physical devices */
-    bool peer_elsewhere; /* a veth whose other end is in another namespace */
+    const char *kind; /* "" for lo and physical devices */
+    bool elsewhere;   /* its other end, or what carries it, is in another namespace */
 };
 
 static int take_kind(const struct nlattr *attribute, void *data)
@@ -180,20 +180,33 @@ static int take_fact(const struct nlattr *attribute, void *data)
         mnl_attr_parse_nested(attribute, take_kind, facts);
         break;
     case IFLA_LINK_NETNSID:
-        facts->peer_elsewhere = true;
+        facts->elsewhere = true;
         break;
     }
     return MNL_CB_OK;
+}
+
+/* Kinds that end in this namespace as long as no other one is linked to them. A kernel may put its fallback
+ * tunnels (tunl0, sit0, …) into every new namespace; what they carry takes this namespace's own routes. */
+static bool is_closed_kind(const char *kind)
+{
+    static const char *const kinds[] = {"dummy",     "veth",   "ipip",   "sit",    "ip6tnl",
+                                        "gre",       "gretap", "erspan", "ip6gre", "ip6gretap",
+                                        "ip6erspan", "vti",    "vti6"};
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+        if (strcmp(kind, kinds[i]) == 0)
+            return true;
+    return false;
 }
 
 static int check_link(const struct nlmsghdr *message, struct error *err)
 {
     const struct ifinfomsg *info = mnl_nlmsg_get_payload(message);
     struct link_facts facts = {.name = "?", .kind = ""};
-    if (message->nlmsg_type != RTM_NEWLINK || (info->ifi_flags & IFF_LOOPBACK) || !(info->ifi_flags & IFF_UP))
+    if (message->nlmsg_type != RTM_NEWLINK || info->ifi_flags & IFF_LOOPBACK)
         return 0;
     mnl_attr_parse(message, sizeof(*info), take_fact, &facts);
-    if (strcmp(facts.kind, "dummy") == 0 || (strcmp(facts.kind, "veth") == 0 && !facts.peer_elsewhere))
+    if (is_closed_kind(facts.kind) && !facts.elsewhere)
         return 0;
     return error_set(err, ENOTUNIQ, "the namespace is not sealed: it has a link \"%s\"%s%s that may lead out",
                      facts.name, *facts.kind ? " of kind " : "", facts.kind);

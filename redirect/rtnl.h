@@ -29,6 +29,6 @@ int rtnl_add_default_route(int fd, uint32_t link, const struct addr *gateway, co
 /* Default route into the loopback link itself, for namespaces that have no other. */
 int rtnl_add_default_loopback(int fd, const struct addr *source, struct error *err);
 
-/* -ENOTUNIQ with a sentence when a link is there that could lead out: anything up but lo, a dummy, or a veth
- * whose other end is in this namespace as well. */
+/* -ENOTUNIQ with a sentence when a link is there, up or down, that could lead out: anything but lo, a dummy, a tunnel
+ * over this namespace's own routes, or a veth whose other end is in this namespace as well. */
 int rtnl_check_closed(int fd, struct error *err);

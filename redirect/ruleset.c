@@ -10,6 +10,7 @@
  *       drop }
  *     chain output  { type filter hook output priority 0; policy drop
  *       ct state established,related accept
+ *       meta l4proto tcp ct state invalid drop
  *       <local> accept                                   127.0.0.0/8, ::1, the namespace's own addresses
  *       ct state invalid drop
  *       ct state untracked drop                          the kernel's own neighbour discovery and MLD
@@ -425,6 +426,11 @@ static void put_input(struct batch *b)
 static void put_output(struct batch *b, const struct ruleset *ruleset)
 {
     for_state(b, "output", STATE(ESTABLISHED) | STATE(RELATED), NF_ACCEPT, "accepting answers");
+    rule_begin(b, "output");
+    match_protocol(b, IPPROTO_TCP);
+    match_state(b, NF_CT_STATE_INVALID_BIT);
+    verdict(b, NF_DROP);
+    rule_end(b, "dropping invalid segments");
     accept_local(b, "output", ruleset);
     for_state(b, "output", NF_CT_STATE_INVALID_BIT, NF_DROP, "dropping invalid packets");
     for_state(b, "output", NF_CT_STATE_UNTRACKED_BIT, NF_DROP, "dropping neighbour discovery");

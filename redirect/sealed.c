@@ -287,6 +287,9 @@ static int build(const struct acl_port_range *ports, size_t port_count, enum sea
     r = open_sockets(sockets, &nflog_group, err);
     if (r == 0)
         r = apply_ruleset(ports, port_count, sockets, nflog_group, err);
+    /* Segments outside the window it expects are TCP's own business. There is no such setting before the
+     * ruleset. */
+    write_setting("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
     if (r == 0)
         r = build_link(route, link, sockets->tcp[1] >= 0, err);
     return r == 0 ? selftest_run(sockets, ports, port_count, err) : r;

@@ -43,5 +43,6 @@ int sealed_build(const struct acl_port_range *ports, size_t port_count, enum sea
 
 /* The original destination of an accepted TCP socket, by its family (SO_ORIGINAL_DST at SOL_IP, or
  * IP6T_SO_ORIGINAL_DST at SOL_IPV6; netfilter's nf_conntrack_proto.c). 0 or a negative errno; never falls back to the
- * local address. Works from any namespace. */
+ * local address: -ELOOP when nothing was redirected, so that the client dialled the listener itself. Works from any
+ * namespace. */
 int original_destination(int fd, int family, struct addr *ret);

@@ -413,6 +413,36 @@ static void original_destination_never_guesses(void **state)
     close(pair[1]);
 }
 
+/* A segment that conntrack calls invalid (no TCP has both SYN and FIN) goes nowhere, not even inside; a SYN
+ * does. */
+static void sends_segments(enum sealed_link link)
+{
+    static const struct {
+        const char *destination;
+        int family;
+    } cases[] = {
+        {"127.0.0.1", AF_INET}, {"198.18.0.1", AF_INET}, {"::1", AF_INET6}, {"2001:db8::1", AF_INET6}};
+    seal(link);
+    for (int i = 0; i < 4; i++) {
+        struct tcphdr segment = {.source = htons(20000), .dest = htons(443), .doff = 5, .syn = 1, .fin = 1};
+        struct sockaddr_storage to;
+        struct addr a = addr_of(cases[i].destination);
+        socklen_t length = addr_to_sockaddr(&a, &to);
+        int fd = socket(cases[i].family, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_TCP);
+        CHECK(fd >= 0);
+        CHECK(sendto(fd, &segment, sizeof(segment), 0, (struct sockaddr *)&to, length) == -1 &&
+              errno == EPERM);
+        segment.fin = 0;
+        CHECK(sendto(fd, &segment, sizeof(segment), 0, (struct sockaddr *)&to, length) == sizeof(segment));
+        close(fd);
+    }
+}
+static void invalid_segments_are_dropped(void **state)
+{
+    (void)state;
+    with_any_link(sends_segments);
+}
+
 /* ---- ports ---- */
 
 static void redirects_all(enum sealed_link link)
@@ -837,6 +867,7 @@ static void finds_veth_outward(enum sealed_link link)
     }
     CHECK(r == 0);
     move_link(fd, "out1", outside);
+    check_not_sealed(link, ENOTUNIQ, "out0"); /* down, but whoever may set it up is out */
     CHECK(rtnl_set_up(fd, if_nametoindex("out0"), &err) == 0);
     check_not_sealed(link, ENOTUNIQ, "out0");
 }
@@ -904,7 +935,7 @@ static void redirects_many_flows(enum sealed_link link)
     bool seen[FLOWS] = {false};
     char text[ADDR_TEXT_MAX];
     for (int i = 0; i < FLOWS; i++) {
-        struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons((uint16_t)(40000 + i / 2))};
+        struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons((uint16_t)(20000 + i / 2))};
         clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         CHECK(setsockopt(clients[i], SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0);
         CHECK(bind(clients[i], (struct sockaddr *)&from, sizeof(from)) == 0);
@@ -937,6 +968,7 @@ int main(void)
         cmocka_unit_test(servers_inside_stay_their_own),
         cmocka_unit_test(the_listener_dialled_directly_is_a_loop),
         cmocka_unit_test(original_destination_never_guesses),
+        cmocka_unit_test(invalid_segments_are_dropped),
         cmocka_unit_test(all_ports_may_be_named),
         cmocka_unit_test(ranges_begin_and_end_where_they_say),
         cmocka_unit_test(no_ports_at_all),
