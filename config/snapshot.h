@@ -44,6 +44,11 @@ int config_load_text(const char *name, const char *text, size_t length, struct c
 int config_from_rules(const char *name, const char *profile, const char *const *rules, size_t count,
                       struct config_snapshot **ret, struct config_errors *errors);
 
+/* What the command line adds, before the snapshot is shared. `resolvers` replace those of the file; a network is added to
+ * `destinations.allow`. 0, -E2BIG or -ENOMEM. */
+int config_set_resolvers(struct config_snapshot *snapshot, const struct addr *resolvers, size_t count);
+int config_allow_destination(struct config_snapshot *snapshot, const struct cidr *network);
+
 struct config_snapshot *config_ref(struct config_snapshot *snapshot);
 void config_unref(struct config_snapshot *snapshot); /* accepts NULL; the last one frees */
 
