@@ -37,7 +37,7 @@ static void print_text(struct report *report)
         return;
     const char *const *warnings = config_warnings(report->snapshot, &count);
     for (size_t i = 0; i < count; i++)
-        fprintf(stderr, "%s (warning)\n", warnings[i]);
+        fprintf(stderr, "%s\n", warnings[i]);
     printf("%s: ok: %zu %s, %zu %s\n", report->file, report->policies,
            report->policies == 1 ? "policy" : "policies", report->rules,
            report->rules == 1 ? "rule" : "rules");

@@ -15,6 +15,7 @@
 struct written {
     struct acl_rule rule;
     const struct source *source;
+    const struct source *earlier; /* says the same */
 };
 
 static int compare_nets(const struct cidr *a, const struct cidr *b)
@@ -49,20 +50,21 @@ static int compare_written(const void *left, const void *right)
     return a->source->mark.column < b->source->mark.column ? -1 : 1;
 }
 
-static bool is_repeated(const struct written *earlier, const struct written *later)
+/* Neighbours once sorted; the earliest of equals stands first. */
+static void find_repeated(struct written **sorted, size_t count)
 {
-    return compare_rules(&earlier->rule, &later->rule) == 0;
+    qsort(sorted, count, sizeof(*sorted), compare_written);
+    for (size_t i = 1; i < count; i++)
+        if (compare_rules(&sorted[i - 1]->rule, &sorted[i]->rule) == 0)
+            sorted[i]->earlier = sorted[i - 1]->source;
 }
 
-static void warn_repeated(struct load *load, struct written *const *sorted, size_t count)
+static void warn_repeated(struct load *load, const struct written *w)
 {
-    for (size_t i = 1; i < count; i++) {
-        const struct source *first = sorted[i - 1]->source, *again = sorted[i]->source;
-        if (is_repeated(sorted[i - 1], sorted[i]))
-            report_warning(
-                load, again->mark, "rule \"%.*s\" says the same as \"%.*s\" in line %u: keep one of them",
-                (int)again->length, again->text, (int)first->length, first->text, first->mark.line);
-    }
+    report_warning(load, w->source->mark,
+                   "rule \"%.*s\" says the same as \"%.*s\" in line %u: keep one of them",
+                   (int)w->source->length, w->source->text, (int)w->earlier->length, w->earlier->text,
+                   w->earlier->mark.line);
 }
 
 /* ---- allow rules under a deny rule ---- */
@@ -160,9 +162,11 @@ static struct written *collect(struct load *load, const struct draft *draft, siz
         load->out_of_memory = true;
     *ret_count = 0;
     for (const struct source *s = draft->sources; s && all; s = s->next) {
+        if (!s->text)
+            continue;
         struct written *w = &all[*ret_count];
         w->source = s;
-        if (s->text && acl_rule_parse(s->text, s->length, s->deny, &w->rule, NULL) == 0)
+        if (acl_rule_parse(s->text, s->length, s->deny, &w->rule, NULL) == 0)
             ++*ret_count;
     }
     return all;
@@ -175,13 +179,15 @@ static void lint_draft(struct load *load, const struct draft *draft)
     struct written **sorted = all ? malloc((count + 1) * sizeof(*sorted)) : NULL;
     if (all && !sorted)
         load->out_of_memory = true;
-    for (size_t i = 0; i < count && sorted; i++) {
+    for (size_t i = 0; i < count && sorted; i++)
         sorted[i] = &all[i];
-        warn_covered(load, draft->built, &all[i]);
-    }
-    if (sorted) {
-        qsort(sorted, count, sizeof(*sorted), compare_written);
-        warn_repeated(load, sorted, count);
+    if (sorted)
+        find_repeated(sorted, count);
+    for (size_t i = 0; i < count && sorted; i++) {
+        if (all[i].earlier)
+            warn_repeated(load, &all[i]);
+        else
+            warn_covered(load, draft->built, &all[i]);
     }
     free(sorted);
     free(all);

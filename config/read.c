@@ -428,13 +428,15 @@ static void read_assignment(struct load *load, const struct node *node, void *ob
         {"container", read_assign_container}, {"subnet", read_assign_subnet}, {"policy", read_assign_policy}};
     struct assign_draft ***tail = object;
     struct assign_draft *assign = load_alloc(load, sizeof(*assign));
+    size_t reported = load->reported;
     if (!assign)
         return;
     schema_map(load, node, "an entry of assign", FIELDS(fields), assign);
-    if (node->kind == NODE_MAP && !has_key(node, "container") && !has_key(node, "subnet"))
+    bool whole = load->reported == reported; /* else the missing key may be the misspelt one */
+    if (whole && !has_key(node, "container") && !has_key(node, "subnet"))
         report(load, node->mark,
                "an entry of assign needs a container or a subnet; for all others there is \"default\"");
-    if (node->kind == NODE_MAP && !has_key(node, "policy"))
+    if (whole && !has_key(node, "policy"))
         report(load, node->mark, "an entry of assign needs a policy: write policy: NAME");
     **tail = assign;
     *tail = &assign->next;

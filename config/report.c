@@ -86,9 +86,11 @@ void report_warning(struct load *load, struct mark mark, const char *format, ...
     va_list args;
     if (load->snapshot->warning_count >= ERRORS_MAX)
         return;
+    int used = snprintf(line, sizeof(line), "%.256s:%u:%u: warning: ", load->name, mark.line, mark.column);
     va_start(args, format);
-    compose(line, load->name, mark, format, args);
+    vsnprintf(line + used, sizeof(line) - (size_t)used, format, args);
     va_end(args);
+    blank_controls(line);
     if (!append(&load->snapshot->warnings, &load->snapshot->warning_count, line))
         load->out_of_memory = true;
 }

@@ -15,7 +15,7 @@ static const char *kind_text(const struct node *node)
     case NODE_MAP:
         return "a map";
     default:
-        return node->length == 0 && node->plain ? "nothing" : "a single value";
+        return "a single value";
     }
 }
 
@@ -114,17 +114,26 @@ static void read_key(struct load *load, const struct node *key, const char *what
     report_unknown_key(load, key, what, fields, count);
 }
 
+static void report_no_map(struct load *load, const struct node *node, const char *what,
+                          const struct field *fields, size_t count)
+{
+    const char *words[32];
+    for (size_t i = 0; i < count && i < 32; i++)
+        words[i] = fields[i].key;
+    if (is_null(node))
+        report(load, node->mark, "%s is empty: write its keys below it, or {} for none", what);
+    else
+        report(load, node->mark, "%s is %s, but has to be a map (\"key: value\") of %s", what,
+               kind_text(node), schema_words(load, words, count, " and "));
+}
+
 void schema_map(struct load *load, const struct node *node, const char *what, const struct field *fields,
                 size_t count, void *object)
 {
     if (node->kind == NODE_BAD)
         return;
     if (node->kind != NODE_MAP) {
-        const char *words[32];
-        for (size_t i = 0; i < count && i < 32; i++)
-            words[i] = fields[i].key;
-        report(load, node->mark, "%s is %s, but has to be a map (\"key: value\") of %s", what,
-               kind_text(node), schema_words(load, words, count, " and "));
+        report_no_map(load, node, what, fields, count);
         return;
     }
     for (const struct node *key = node->first; key; key = key->next)
@@ -158,7 +167,7 @@ const char *schema_text(struct load *load, const struct node *node, const char *
     if (node->kind == NODE_SCALAR && node->length > 0 && !is_null(node))
         return node->text;
     if (node->kind == NODE_SCALAR)
-        report(load, node->mark, "%s is empty: write one, or remove it", what);
+        report(load, node->mark, "%s is empty: write a value, or remove it", what);
     else
         report(load, node->mark, "%s is %s, but has to be a single value", what, kind_text(node));
     return NULL;

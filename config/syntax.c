@@ -1,8 +1,7 @@
 #include "config/syntax.h"
 
+#include <stdio.h>
 #include <string.h>
-
-#define BOM "\xef\xbb\xbf"
 
 /* The text around a mistake, for quoting. */
 struct place {
@@ -10,12 +9,10 @@ struct place {
     const char *at, *end; /* end: of the whole text */
 };
 
-/* libyaml counts characters, a byte order mark not among them. */
+/* libyaml counts characters. */
 static struct place place_of(yaml_mark_t mark, const char *text, size_t length)
 {
     struct place place = {{(unsigned)mark.line + 1, (unsigned)mark.column + 1}, text, text + length};
-    if (length >= 3 && !memcmp(text, BOM, 3))
-        place.at += 3;
     for (size_t left = mark.index; left > 0 && place.at < place.end; left--) {
         place.at++;
         while (place.at < place.end && (*place.at & 0xc0) == 0x80)
@@ -88,16 +85,42 @@ static void report_bad_start(struct load *load, const struct place *place)
                place->at < place->end ? place->at : "");
 }
 
-static void report_generic(struct load *load, const yaml_parser_t *parser, const struct place *place)
+/* libyaml's "problem, context" pairs that have a plain cause; %u is the line where the context begins. */
+static const struct cause {
+    const char *problem, *context, *message;
+} causes[] = {
+    {"", "parsing a flow sequence", "a comma or a ] is missing: the [ of line %u is still open here"},
+    {"", "parsing a flow mapping", "a comma or a } is missing: the { of line %u is still open here"},
+    {"unexpected end of stream", "scanning a quoted scalar", "the quote that begins in line %u has no end"},
+    {"document indicator", "scanning a quoted scalar", "the quote that begins in line %u has no end"},
+    {"escape", "",
+     "in double quotes a \\ starts an escape, and this is none: write \\\\, or use single quotes"},
+    {"", "parsing a block mapping",
+     "this does not line up: begin the line in the same column as the keys of the map that begins in line "
+     "%u"},
+    {"", "parsing a block collection",
+     "this does not line up: begin the line with a - in the same column as in line %u, where the list "
+     "begins"},
+    {"could not find expected ':'", "", "a key without \":\": write \"key: value\", or mend the indentation"},
+};
+
+static void report_cause(struct load *load, const yaml_parser_t *parser, struct mark mark)
 {
-    unsigned context_line = (unsigned)parser->context_mark.line + 1;
-    if (parser->context && context_line != place->mark.line)
-        report(load, place->mark, "not valid YAML: %s, %s that begins in line %u", parser->problem,
-               parser->context, context_line);
-    else if (parser->context)
-        report(load, place->mark, "not valid YAML: %s, %s", parser->problem, parser->context);
-    else
-        report(load, place->mark, "not valid YAML: %s", parser->problem);
+    char message[256];
+    const char *context = parser->context ? parser->context : "";
+    for (size_t i = 0; i < sizeof(causes) / sizeof(*causes); i++) {
+        if (!strstr(parser->problem, causes[i].problem) || !strstr(context, causes[i].context))
+            continue;
+        const char *line = strstr(causes[i].message, "%u");
+        if (line)
+            snprintf(message, sizeof(message), "%.*s%u%s", (int)(line - causes[i].message), causes[i].message,
+                     (unsigned)parser->context_mark.line + 1, line + 2);
+        else
+            snprintf(message, sizeof(message), "%s", causes[i].message);
+        report(load, mark, "%s", message);
+        return;
+    }
+    report(load, mark, "not valid YAML: %s%s%s", parser->problem, *context ? ", " : "", context);
 }
 
 void syntax_report(struct load *load, const yaml_parser_t *parser, const char *text, size_t length)
@@ -127,6 +150,6 @@ void syntax_report(struct load *load, const yaml_parser_t *parser, const char *t
                "a \": \" cannot stand here: mend the indentation of this line, or quote the value if it "
                "belongs to it");
     } else {
-        report_generic(load, parser, &place);
+        report_cause(load, parser, place.mark);
     }
 }

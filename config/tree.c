@@ -147,12 +147,15 @@ static void close_container(struct builder *b)
 static void refuse_decoration(struct builder *b, const yaml_event_t *event, const yaml_char_t *anchor,
                               const yaml_char_t *tag)
 {
+    static const char core[] = "tag:yaml.org,2002:";
     struct mark at = mark_of(event->start_mark);
+    bool is_core = tag && !strncmp((const char *)tag, core, sizeof(core) - 1);
     if (anchor)
         report(b->load, at, "anchors are not supported: remove \"&%s\", and write the value where it is used",
                anchor);
     if (tag)
-        report(b->load, at, "tags are not supported: remove \"%s\"", tag);
+        report(b->load, at, "tags are not supported: remove \"%s%s\"", is_core ? "!!" : "",
+               (const char *)tag + (is_core ? sizeof(core) - 1 : 0));
 }
 
 static void start_document(struct builder *b, const yaml_event_t *event)
@@ -216,8 +219,13 @@ static void read_events(struct builder *b, yaml_parser_t *parser, const char *te
 
 const struct node *tree_read(struct load *load, const char *text, size_t length)
 {
+    static const char bom[] = "\xef\xbb\xbf";
     struct builder b = {.load = load};
     yaml_parser_t parser;
+    if (length >= 3 && !memcmp(text, bom, 3)) { /* libyaml would count it as a column */
+        text += 3;
+        length -= 3;
+    }
     if (!yaml_parser_initialize(&parser)) {
         load->out_of_memory = true;
         return NULL;
