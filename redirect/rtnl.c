@@ -21,6 +21,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+/* As slirp and pasta choose: the largest multiple of eight that IPv4 allows. The packets go over lo in the end, and
+ * one bulk upload gets a quarter more through than with 1500 bytes (measured, veth). */
+#define MTU 65520
+
 #define LOOPBACK_LINK 1 /* LOOPBACK_IFINDEX in every namespace */
 
 #define REQUEST(buffer) alignas(struct nlmsghdr) char buffer[NETLINK_REQUEST_MAX]
@@ -43,6 +47,7 @@ int rtnl_add_dummy(int fd, const char *name, struct error *err)
     REQUEST(buffer);
     struct nlmsghdr *request = link_request(buffer, NLM_F_CREATE | NLM_F_EXCL, 0, 0);
     mnl_attr_put_strz(request, IFLA_IFNAME, name);
+    mnl_attr_put_u32(request, IFLA_MTU, MTU);
     struct nlattr *info = mnl_attr_nest_start(request, IFLA_LINKINFO);
     mnl_attr_put_strz(request, IFLA_INFO_KIND, "dummy");
     mnl_attr_nest_end(request, info);
@@ -54,12 +59,14 @@ int rtnl_add_veth(int fd, const char *name, const char *peer, struct error *err)
     REQUEST(buffer);
     struct nlmsghdr *request = link_request(buffer, NLM_F_CREATE | NLM_F_EXCL, 0, 0);
     mnl_attr_put_strz(request, IFLA_IFNAME, name);
+    mnl_attr_put_u32(request, IFLA_MTU, MTU);
     struct nlattr *info = mnl_attr_nest_start(request, IFLA_LINKINFO);
     mnl_attr_put_strz(request, IFLA_INFO_KIND, "veth");
     struct nlattr *data = mnl_attr_nest_start(request, IFLA_INFO_DATA);
     struct nlattr *other = mnl_attr_nest_start(request, VETH_INFO_PEER);
     mnl_nlmsg_put_extra_header(request, sizeof(struct ifinfomsg));
     mnl_attr_put_strz(request, IFLA_IFNAME, peer);
+    mnl_attr_put_u32(request, IFLA_MTU, MTU);
     mnl_attr_nest_end(request, other);
     mnl_attr_nest_end(request, data);
     mnl_attr_nest_end(request, info);
