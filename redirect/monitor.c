@@ -1,0 +1,514 @@
+/*
+ * The foreground monitor of `sallyport exec`: starts the worker and the enclosure side by side, brings them together,
+ * passes on signals and the terminal, starts a dead worker anew with the same sockets, and ends with the command.
+ *
+ * Signals. All are blocked and read from a signalfd. What a person or a program sends goes to the command, what the terminal
+ * sends (to our process group, when it is the foreground one) goes to the command's whole group, as the terminal would
+ * have done.
+ *
+ * The terminal. The command has a process group of its own: a kill(0, …) from inside must not reach ours. Started at an
+ * interactive prompt (our group has the foreground, input and output are the terminal) the command's group gets the
+ * foreground at once. In a pipeline it gets it when it stops for wanting it (SIGTTIN, SIGTTOU), so that
+ * `sallyport exec … | less` leaves the terminal to less. When the command stops for another reason we stop, too, with our
+ * own group, for the shell to see; when the shell continues us, the foreground goes back to the group that had it.
+ */
+#include "redirect/monitor.h"
+
+#include "base/fds.h"
+#include "base/log.h"
+#include "redirect/channel.h"
+#include "redirect/enclosure.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define READY_WAIT_MS 10000      /* from the worker's start to its READY */
+#define FINISH_WAIT_MS 5000      /* from FINISH to its end */
+#define RESTART_FIRST_MS 20      /* pause before a worker is started anew; doubles … */
+#define RESTART_LONGEST_MS 10000 /* … up to this … */
+#define RESTART_FORGET_MS 30000  /* … and begins anew when a worker has lived so long */
+
+struct worker_process {
+    pid_t pid; /* -1: none */
+    int channel;
+    uint64_t started; /* ms, monotonic */
+    uint64_t start_at; /* when there is none: start the next one then */
+    unsigned pause_ms;
+};
+
+struct monitor {
+    const struct monitor_exec *options;
+    sigset_t mask_before;
+    int signals;
+    int audit;
+    int terminal;         /* the controlling terminal, or -1 */
+    bool lent_foreground; /* the command's group was given it */
+    pid_t foreground;     /* the group that had it when the command stopped, 0 when unknown */
+    struct worker_process worker;
+    struct capture_sockets sockets;
+    struct enclosure enclosure;
+    bool ended;
+    int wait_status; /* of the command */
+    int exec_errno;
+};
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* --- the audit file ---------------------------------------------------------------------------------------------- */
+
+static int open_audit(const char *path, int *ret, struct error *err)
+{
+    if (!path)
+        return 0;
+    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+    if (fd < 0)
+        return error_errno(err, errno, "cannot open the audit file %s", path);
+    *ret = fd;
+    return 0;
+}
+
+static void reopen_audit(struct monitor *monitor)
+{
+    struct error err;
+    int fd = -1;
+    if (open_audit(monitor->options->audit_path, &fd, &err) < 0) {
+        log_error("%s; the old one stays in use", err.text);
+        return;
+    }
+    if (fd < 0)
+        return;
+    fd_close(&monitor->audit);
+    monitor->audit = fd;
+    if (monitor->worker.channel >= 0)
+        channel_send_audit(monitor->worker.channel, fd);
+}
+
+/* --- the worker -------------------------------------------------------------------------------------------------- */
+
+/* Only the standard error, the channel and the audit file go with it; a session of its own keeps the terminal's signals away.
+ */
+__attribute__((noreturn)) static void become_worker(struct monitor *monitor, int channel)
+{
+    int audit = monitor->audit;
+    setsid();
+    prctl(PR_SET_NAME, "sallyport-work");
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, STDIN_FILENO);
+    dup2(null, STDOUT_FILENO);
+    channel = fcntl(channel, F_DUPFD_CLOEXEC, 100); /* past 3 and 4, wherever they were */
+    audit = audit >= 0 ? fcntl(audit, F_DUPFD_CLOEXEC, 100) : -1;
+    dup3(channel, 3, O_CLOEXEC);
+    if (audit >= 0)
+        dup3(audit, 4, O_CLOEXEC);
+    syscall(SYS_close_range, audit >= 0 ? 5u : 4u, ~0u, 0u);
+    sigprocmask(SIG_SETMASK, &monitor->mask_before, NULL);
+    _exit(monitor->options->worker(3, audit >= 0 ? 4 : -1, monitor->options->worker_arg));
+}
+
+static int start_worker(struct monitor *monitor, struct error *err)
+{
+    struct worker_process *worker = &monitor->worker;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_errno(err, errno, "cannot make a socket pair");
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid < 0) {
+        error_errno(err, errno, "cannot fork the worker");
+        close(pair[0]);
+        close(pair[1]);
+        return -err->code;
+    }
+    if (pid == 0)
+        become_worker(monitor, pair[1]);
+    close(pair[1]);
+    worker->pid = pid;
+    worker->channel = pair[0];
+    worker->started = now_ms();
+    return 0;
+}
+
+static int hand_over(struct monitor *monitor)
+{
+    const char *policy = acl_policy_name(monitor->options->policy);
+    char id[32];
+    snprintf(id, sizeof(id), "exec-%d", (int)getpid());
+    return channel_send_capture(monitor->worker.channel, id, monitor->options->argv[0], policy, &monitor->sockets);
+}
+
+static int await_ready(struct monitor *monitor, struct error *err)
+{
+    struct pollfd polled = {.fd = monitor->worker.channel, .events = POLLIN};
+    struct channel_message message;
+    struct capture_sockets none = CAPTURE_SOCKETS_NONE;
+    int unused = -1;
+    while (poll(&polled, 1, READY_WAIT_MS) < 0)
+        if (errno != EINTR)
+            return error_errno(err, errno, "cannot wait for the worker");
+    if (!polled.revents)
+        return error_set(err, ETIMEDOUT, "the worker does not get ready");
+    if (channel_receive(monitor->worker.channel, &message, &none, &unused) == 1 && message.type == CHANNEL_READY)
+        return 0;
+    capture_sockets_close(&none);
+    fd_close(&unused);
+    return error_set(err, EIO, "the worker ended at its start");
+}
+
+/* The monitor takes nothing from the worker once it is ready; whatever it says is thrown away. */
+static void drain_channel(struct worker_process *worker)
+{
+    struct channel_message message;
+    struct capture_sockets none = CAPTURE_SOCKETS_NONE;
+    int unused = -1;
+    int got = channel_receive(worker->channel, &message, &none, &unused);
+    capture_sockets_close(&none);
+    fd_close(&unused);
+    if (got == 0 || (got < 0 && got != -EAGAIN && got != -EINTR && got != -EBADMSG))
+        fd_close(&worker->channel); /* SIGCHLD will follow */
+}
+
+static void worker_died(struct monitor *monitor, int status)
+{
+    struct worker_process *worker = &monitor->worker;
+    uint64_t now = now_ms();
+    worker->pid = -1;
+    fd_close(&worker->channel);
+    if (worker->pause_ms == 0 || now - worker->started > RESTART_FORGET_MS)
+        worker->pause_ms = RESTART_FIRST_MS;
+    else if (worker->pause_ms < RESTART_LONGEST_MS)
+        worker->pause_ms *= 2;
+    worker->start_at = now + worker->pause_ms;
+    if (monitor->ended)
+        return;
+    char how[64];
+    if (WIFSIGNALED(status))
+        snprintf(how, sizeof(how), "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(how, sizeof(how), "ended with status %d", WEXITSTATUS(status));
+    log_error("the worker %s; the next one starts in %u ms, connections wait", how, worker->pause_ms);
+}
+
+/* The sockets are still ours, so connections that came meanwhile are in their queues. */
+static void replace_worker(struct monitor *monitor)
+{
+    struct error err;
+    if (start_worker(monitor, &err) < 0) {
+        monitor->worker.start_at = now_ms() + RESTART_LONGEST_MS;
+        log_error("%s", err.text);
+        return;
+    }
+    hand_over(monitor); /* if it fails the worker is dead again, and SIGCHLD says so */
+}
+
+/* Let the worker say its summary and write what is queued, for a bounded time. */
+static void finish_worker(struct monitor *monitor, bool summary)
+{
+    struct worker_process *worker = &monitor->worker;
+    uint64_t until = now_ms() + FINISH_WAIT_MS;
+    if (worker->pid < 0 || channel_send_finish(worker->channel, summary) < 0)
+        until = 0;
+    while (worker->pid > 0) {
+        uint64_t now = now_ms();
+        struct pollfd polled = {.fd = monitor->signals, .events = POLLIN};
+        struct signalfd_siginfo info;
+        if (waitpid(worker->pid, NULL, WNOHANG) != 0) {
+            worker->pid = -1;
+            break;
+        }
+        if (now >= until) {
+            log_error("the worker does not finish; killed");
+            kill(worker->pid, SIGKILL);
+            waitpid(worker->pid, NULL, 0);
+            break;
+        }
+        if (poll(&polled, 1, (int)(until - now)) == 1 && read(monitor->signals, &info, sizeof(info)) == sizeof(info) &&
+            (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM))
+            until = 0;
+    }
+    fd_close(&worker->channel);
+}
+
+/* --- the terminal ------------------------------------------------------------------------------------------------ */
+
+static bool has_foreground(const struct monitor *monitor)
+{
+    return monitor->terminal >= 0 && tcgetpgrp(monitor->terminal) == getpgrp();
+}
+
+static void find_terminal(struct monitor *monitor)
+{
+    monitor->terminal = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    monitor->lent_foreground = has_foreground(monitor) && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+}
+
+/* Stop with our whole group, as Ctrl-Z would have it: a script that runs us stops, too. In an orphaned group, where
+ * nobody could continue us, the kernel ignores this and we return at once. */
+static void stop_with_group(void)
+{
+    sigset_t stop;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTSTP);
+    kill(0, SIGTSTP);
+    sigprocmask(SIG_UNBLOCK, &stop, NULL); /* here we stop */
+    sigprocmask(SIG_BLOCK, &stop, NULL);
+}
+
+static void lend_foreground(struct monitor *monitor)
+{
+    if (monitor->foreground > 0 && tcsetpgrp(monitor->terminal, monitor->foreground) == 0)
+        return;
+    enclosure_order(&monitor->enclosure, ENCLOSURE_FOREGROUND, 0);
+}
+
+static void command_stopped(struct monitor *monitor, int signal_number)
+{
+    bool wants_terminal = signal_number == SIGTTIN || signal_number == SIGTTOU;
+    if (monitor->terminal < 0)
+        return; /* whoever continues us continues it */
+    if (wants_terminal && has_foreground(monitor)) {
+        monitor->lent_foreground = true;
+    } else {
+        if (monitor->lent_foreground && !wants_terminal) {
+            pid_t group = tcgetpgrp(monitor->terminal);
+            monitor->foreground = group > 0 ? group : 0;
+            tcsetpgrp(monitor->terminal, getpgrp());
+        }
+        stop_with_group();
+    }
+    if (has_foreground(monitor) && (monitor->lent_foreground || wants_terminal)) {
+        monitor->lent_foreground = true;
+        lend_foreground(monitor);
+    }
+    enclosure_order(&monitor->enclosure, ENCLOSURE_SIGNAL_GROUP, SIGCONT);
+}
+
+static void return_terminal(struct monitor *monitor)
+{
+    if (monitor->lent_foreground)
+        tcsetpgrp(monitor->terminal, getpgrp());
+}
+
+/* --- signals and events ------------------------------------------------------------------------------------------ */
+
+static void reap(struct monitor *monitor)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        if (pid == monitor->worker.pid)
+            worker_died(monitor, status);
+        else if (pid == monitor->enclosure.init)
+            monitor->enclosure.init = -1;
+    }
+}
+
+static void handle_signal(struct monitor *monitor, const struct signalfd_siginfo *info)
+{
+    int number = (int)info->ssi_signo;
+    switch (number) {
+    case SIGCHLD:
+        reap(monitor);
+        break;
+    case SIGUSR1:
+        reopen_audit(monitor);
+        break;
+    case SIGPIPE:
+    case SIGTTIN:
+    case SIGTTOU:
+        break; /* ours, not the command's */
+    default:
+        enclosure_order(&monitor->enclosure, info->ssi_code > 0 ? ENCLOSURE_SIGNAL_GROUP : ENCLOSURE_SIGNAL, number);
+        break;
+    }
+}
+
+/* One signal at a time: command_stopped() may stop us in between. */
+static void read_signal(struct monitor *monitor)
+{
+    struct signalfd_siginfo info;
+    if (read(monitor->signals, &info, sizeof(info)) == sizeof(info))
+        handle_signal(monitor, &info);
+}
+
+static void read_event(struct monitor *monitor)
+{
+    struct enclosure_message message;
+    if (enclosure_event(&monitor->enclosure, &message) != 1) {
+        monitor->ended = true; /* init was killed from outside, and with it everything in its namespace */
+        monitor->wait_status = SIGKILL;
+        return;
+    }
+    switch (message.type) {
+    case ENCLOSURE_STOPPED:
+        command_stopped(monitor, message.value);
+        break;
+    case ENCLOSURE_EXEC_FAILED:
+        monitor->exec_errno = message.value;
+        monitor->ended = true;
+        break;
+    case ENCLOSURE_EXITED:
+        monitor->wait_status = message.value;
+        monitor->ended = true;
+        break;
+    }
+}
+
+static int time_to_restart(const struct monitor *monitor)
+{
+    uint64_t now = now_ms();
+    if (monitor->worker.pid >= 0)
+        return -1;
+    return monitor->worker.start_at <= now ? 0 : (int)(monitor->worker.start_at - now);
+}
+
+static void supervise(struct monitor *monitor)
+{
+    while (!monitor->ended) {
+        struct pollfd polled[] = {{.fd = monitor->enclosure.control, .events = POLLIN},
+                                  {.fd = monitor->signals, .events = POLLIN},
+                                  {.fd = monitor->worker.channel, .events = POLLIN}};
+        int got = poll(polled, 3, time_to_restart(monitor));
+        if (got < 0 && errno != EINTR)
+            break;
+        if (got > 0 && polled[0].revents)
+            read_event(monitor);
+        else if (got > 0 && polled[1].revents)
+            read_signal(monitor);
+        else if (got > 0 && polled[2].revents)
+            drain_channel(&monitor->worker);
+        if (!monitor->ended && time_to_restart(monitor) == 0)
+            replace_worker(monitor);
+    }
+}
+
+/* --- start and end ----------------------------------------------------------------------------------------------- */
+
+static int take_signals(struct monitor *monitor, struct error *err)
+{
+    sigset_t all;
+    signal(SIGCHLD, SIG_DFL); /* an inherited SIG_IGN would reap for us */
+    sigfillset(&all);
+    if (sigprocmask(SIG_SETMASK, &all, &monitor->mask_before) < 0)
+        return error_errno(err, errno, "cannot block signals");
+    /* Faults and what only the kernel sends stay blocked but are not passed on. */
+    for (const int *number = (const int[]){SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, 0}; *number; number++)
+        sigdelset(&all, *number);
+    monitor->signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    return monitor->signals < 0 ? error_errno(err, errno, "cannot make a signalfd") : 0;
+}
+
+static int start(struct monitor *monitor, struct error *err)
+{
+    const struct monitor_exec *options = monitor->options;
+    struct enclosure_plan plan = {.argv = options->argv,
+                                  .link = options->link,
+                                  .keep = options->keep,
+                                  .keep_count = options->keep_count,
+                                  .read_only_file = options->audit_path,
+                                  .signal_mask = &monitor->mask_before};
+    int failed;
+    plan.ports = acl_policy_ports(options->policy, &plan.port_count);
+    if ((failed = take_signals(monitor, err)) || (failed = open_audit(options->audit_path, &monitor->audit, err)))
+        return failed;
+    find_terminal(monitor);
+    plan.terminal = monitor->terminal;
+    plan.foreground = monitor->lent_foreground;
+    /* Worker, network and mounts get ready at the same time. */
+    if ((failed = start_worker(monitor, err)) || (failed = enclosure_start(&plan, &monitor->enclosure, err)) ||
+        (failed = enclosure_sockets(&monitor->enclosure, &monitor->sockets, err)))
+        return failed;
+    if (hand_over(monitor) < 0)
+        return error_set(err, EPIPE, "the worker ended at its start");
+    if ((failed = await_ready(monitor, err)) || (failed = enclosure_prepared(&monitor->enclosure, err)))
+        return failed;
+    if (enclosure_order(&monitor->enclosure, ENCLOSURE_GO, 0) < 0)
+        return error_set(err, EIO, "the enclosure's init ended before the command started");
+    return 0;
+}
+
+static int exit_status(const struct monitor *monitor)
+{
+    if (monitor->exec_errno) {
+        log_error("cannot execute %s: %s", monitor->options->argv[0], strerror(monitor->exec_errno));
+        return monitor->exec_errno == ENOENT || monitor->exec_errno == ENOTDIR ? 127 : 126;
+    }
+    return WIFSIGNALED(monitor->wait_status) ? 128 + WTERMSIG(monitor->wait_status) : WEXITSTATUS(monitor->wait_status);
+}
+
+/* A script that runs us would have got the Ctrl-C itself, had the command not had the terminal: let it have it. */
+static void pass_interrupt_to_group(const struct monitor *monitor)
+{
+    int number = WIFSIGNALED(monitor->wait_status) ? WTERMSIG(monitor->wait_status) : 0;
+    if (monitor->exec_errno || !monitor->lent_foreground || getpgrp() == getpid() || (number != SIGINT && number != SIGQUIT))
+        return;
+    const struct rlimit no_core = {0, 0};
+    sigset_t one;
+    setrlimit(RLIMIT_CORE, &no_core);
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    signal(number, SIG_DFL);
+    kill(0, number);
+    sigprocmask(SIG_UNBLOCK, &one, NULL);
+}
+
+/* Init ends by itself when the control socket closes; then nothing lives inside any more. */
+static void await_init(struct monitor *monitor)
+{
+    enclosure_close(&monitor->enclosure);
+    while (monitor->enclosure.init > 0 && waitpid(monitor->enclosure.init, NULL, 0) < 0 && errno == EINTR)
+        ;
+    monitor->enclosure.init = -1;
+}
+
+static void finish(struct monitor *monitor, bool summary)
+{
+    monitor->ended = true;
+    await_init(monitor);
+    return_terminal(monitor);
+    finish_worker(monitor, summary);
+    capture_sockets_close(&monitor->sockets);
+    fd_close(&monitor->audit);
+    fd_close(&monitor->terminal);
+    fd_close(&monitor->signals);
+}
+
+int monitor_exec(const struct monitor_exec *options)
+{
+    struct monitor monitor = {.options = options,
+                              .signals = -1,
+                              .audit = -1,
+                              .terminal = -1,
+                              .worker = {.pid = -1, .channel = -1},
+                              .sockets = CAPTURE_SOCKETS_NONE,
+                              .enclosure = ENCLOSURE_NONE};
+    struct error err;
+    int status = MONITOR_EXIT_FAILURE;
+    if (start(&monitor, &err) < 0) {
+        log_error("%s", err.text);
+        finish(&monitor, false);
+    } else {
+        supervise(&monitor);
+        finish(&monitor, options->summary);
+        status = exit_status(&monitor);
+        pass_interrupt_to_group(&monitor);
+    }
+    sigprocmask(SIG_SETMASK, &monitor.mask_before, NULL);
+    return status;
+}
