@@ -1,0 +1,402 @@
+/*
+ * Unit tests of `sallyport policy`: what is asked, what is answered, and the exit status.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "cli/command.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CONFIGS TEST_DATA "/../configs"
+#define ARGS_MAX 12
+#define NAMED "complete.yaml", "--policy", "web"
+
+/* What cli/main.c offers commands; the texts are its own. */
+int command_help(const struct command *self)
+{
+    printf("%s\n", self->help);
+    return EXIT_YES;
+}
+
+int command_misuse(const struct command *self, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "sallyport %s: ", self->name);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    va_end(args);
+    return EXIT_WRONG;
+}
+
+/* ---- running it ---- */
+
+struct outcome {
+    int status;
+    char out[65536], err[8192];
+};
+
+/* From here on `stream` goes to a file of its own; what was there before is returned. */
+static int divert(FILE *stream, FILE **ret_to)
+{
+    fflush(stream);
+    int kept = dup(fileno(stream));
+    *ret_to = tmpfile();
+    assert_non_null(*ret_to);
+    assert_true(kept >= 0 && dup2(fileno(*ret_to), fileno(stream)) >= 0);
+    return kept;
+}
+
+static void restore(FILE *stream, int kept, FILE *from, char *text, size_t size)
+{
+    fflush(stream);
+    dup2(kept, fileno(stream));
+    close(kept);
+    rewind(from);
+    text[fread(text, 1, size - 1, from)] = 0;
+    fclose(from);
+}
+
+static void run_policy(const char *const *args, struct outcome *ret)
+{
+    char *argv[ARGS_MAX + 2] = {"policy"};
+    int argc = 1;
+    FILE *out, *err;
+    for (; args[argc - 1]; argc++)
+        argv[argc] = (char *)args[argc - 1];
+    int kept_out = divert(stdout, &out), kept_err = divert(stderr, &err);
+    optind = 0;
+    ret->status = command_policy.run(&command_policy, argc, argv);
+    restore(stdout, kept_out, out, ret->out, sizeof(ret->out));
+    restore(stderr, kept_err, err, ret->err, sizeof(ret->err));
+}
+
+struct expectation {
+    const char *args[ARGS_MAX + 1];
+    int status;
+    const char *out, *err; /* the whole of it; NULL: nothing */
+};
+
+static void run_all(const struct expectation *cases, size_t count)
+{
+    static struct outcome got;
+    assert_int_equal(chdir(CONFIGS "/good"), 0);
+    for (size_t i = 0; i < count; i++) {
+        run_policy(cases[i].args, &got);
+        const char *out = cases[i].out ? cases[i].out : "", *err = cases[i].err ? cases[i].err : "";
+        if (got.status == cases[i].status && !strcmp(got.out, out) && !strcmp(got.err, err))
+            continue;
+        for (size_t k = 0; cases[i].args[k]; k++)
+            print_error("%s ", cases[i].args[k]);
+        fail_msg("\nstatus %d, expected %d\nout %sexpected %s\nerr %sexpected %s", got.status,
+                 cases[i].status, got.out, out, got.err, err);
+    }
+}
+#define RUN_ALL(cases) run_all(cases, sizeof(cases) / sizeof(*cases))
+
+/* ---- test ---- */
+
+static void targets_are_judged_as_the_gateway_would(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *target;
+        int status;
+        const char *answer; /* up to the reason's explanation */
+    } cases[] = {
+        {"https://api.example.com/path?query", EXIT_YES,
+         "allow: tls api.example.com:443 by policy web: rule \"api.example.com\" (complete.yaml:27), "
+         "rule_allow"},
+        {"API.example.com.", EXIT_YES,
+         "allow: tls api.example.com:443 by policy web: rule \"api.example.com\" (complete.yaml:27), "
+         "rule_allow"},
+        {"http://api.example.com", EXIT_YES,
+         "allow: http api.example.com:80 by policy web: rule \"api.example.com\" (complete.yaml:27), "
+         "rule_allow"},
+        {"api.example.com:80", EXIT_YES,
+         "allow: http api.example.com:80 by policy web: rule \"api.example.com\" (complete.yaml:27), "
+         "rule_allow"},
+        {"a.b.example.org", EXIT_YES,
+         "allow: tls a.b.example.org:443 by policy web: rule \"*.example.org\" (complete.yaml:28), "
+         "rule_allow"},
+        {"example.org", EXIT_NO, "deny: tls example.org:443 by policy web: no_rule"},
+        {"notexample.org", EXIT_NO, "deny: tls notexample.org:443 by policy web: no_rule"},
+        {"tcp://git.example.com:22", EXIT_YES,
+         "allow: tcp git.example.com:22 by policy web: rule \"tcp://git.example.com:22\" (complete.yaml:29), "
+         "rule_allow"},
+        {"git.example.com:22", EXIT_YES,
+         "allow: tcp git.example.com:22 by policy web: rule \"tcp://git.example.com:22\" (complete.yaml:29), "
+         "rule_allow"},
+        {"other.example.com:22", EXIT_NO, "deny: tcp other.example.com:22 by policy web: no_rule"},
+        {"git.example.com", EXIT_NO, "deny: tls git.example.com:443 by policy web: no_rule"},
+        {"git.example.com:23", EXIT_NO, "deny: tcp git.example.com:23 by policy web: port_denied"},
+        {"https://example.net:8443", EXIT_YES,
+         "allow: tls example.net:8443 by policy web: rule \"https://example.net:8443\" (complete.yaml:30), "
+         "rule_allow"},
+        {"example.net:8443", EXIT_YES,
+         "allow: tls example.net:8443 by policy web: rule \"https://example.net:8443\" (complete.yaml:30), "
+         "rule_allow"},
+        {"https://example.net", EXIT_NO, "deny: tls example.net:443 by policy web: no_rule"},
+        {"10.20.1.2:5432", EXIT_YES,
+         "allow: tcp 10.20.1.2:5432 by policy web: rule \"10.20.0.0/16:5432\" (complete.yaml:31), "
+         "rule_allow"},
+        {"10.21.1.2:5432", EXIT_NO, "deny: tcp 10.21.1.2:5432 by policy web: no_rule"},
+        {"[2001:db8:1::7]:5432", EXIT_YES,
+         "allow: tcp [2001:db8:1::7]:5432 by policy web: rule \"[2001:db8:1::]/48:5432\" (complete.yaml:32), "
+         "rule_allow"},
+        {"https://203.0.113.1", EXIT_NO, "deny: tls 203.0.113.1:443 by policy web: no_rule"},
+        {"2001:db8::1", EXIT_NO, "deny: tcp [2001:db8::1]:443 by policy web: no_rule"},
+        {"ntp.example.com:123", EXIT_YES,
+         "allow: tcp ntp.example.com:123 by policy web: rule \":123\" (complete.yaml:33), rule_allow"},
+        {"10.99.0.1:123", EXIT_NO,
+         "deny: tcp 10.99.0.1:123 by policy web: destination_guarded (private (RFC 1918))"},
+        {"10.20.0.1:123", EXIT_YES,
+         "allow: tcp 10.20.0.1:123 by policy web: rule \":123\" (complete.yaml:33), rule_allow"}, /* destinations.allow
+                                                                                                   */
+        {"127.0.0.1:123", EXIT_NO, "deny: tcp 127.0.0.1:123 by policy web: destination_guarded"},
+        {"gist.example.com", EXIT_NO,
+         "deny: tls gist.example.com:443 by policy web: rule \"gist.example.com\" (complete.yaml:20), "
+         "rule_deny"},
+        {"tracker.example.com", EXIT_NO,
+         "deny: tls tracker.example.com:443 by policy web: rule \"tracker.example.com\" (names/hosts.txt:9), "
+         "rule_deny"},
+        {"github.com", EXIT_YES,
+         "allow: tls github.com:443 by policy web: rule \"github.com\" (preset git-hosts), rule_allow"},
+    };
+    static struct outcome got;
+    assert_int_equal(chdir(CONFIGS "/good"), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        run_policy((const char *const[]){"test", "-c", NAMED, cases[i].target, NULL}, &got);
+        if (got.status != cases[i].status || strncmp(got.out, cases[i].answer, strlen(cases[i].answer)) ||
+            got.err[0])
+            fail_msg("%s: status %d\n%s%s", cases[i].target, got.status, got.out, got.err);
+    }
+}
+
+static void audit_mode_is_told(void **state)
+{
+    (void)state;
+    static const struct expectation cases[] = {
+        {{"test", "-c", "complete.yaml", "--policy", "base", "example.com"},
+         EXIT_NO,
+         "deny: tls example.com:443 by policy base: no_rule (no rule names it); mode audit lets it through "
+         "and logs it\n",
+         NULL},
+    };
+    RUN_ALL(cases);
+}
+
+static void rules_on_the_command_line_are_a_policy(void **state)
+{
+    (void)state;
+    static const struct expectation cases[] = {
+        {{"test", "--allow", "*.example.com", "--allow", "tcp://git.example.com:22", "a.example.com"},
+         EXIT_YES,
+         "allow: tls a.example.com:443 by policy command-line: rule \"*.example.com\" (--allow), rule_allow "
+         "(a rule allows "
+         "it)\n",
+         NULL},
+        {{"test", "--allow", "*.example.com", "example.com"},
+         EXIT_NO,
+         "deny: tls example.com:443 by policy command-line: no_rule (no rule names it)\n",
+         NULL},
+        {{"test", "--allow", "example.com:22", "example.com"},
+         EXIT_WRONG,
+         NULL,
+         "--allow: rule \"example.com:22\": a name with a port needs a scheme; write "
+         "https://example.com:PORT, "
+         "http://example.com:PORT or tcp://example.com:PORT\n"},
+        {{"test", "--json", "--allow", "example.com", "http://example.com"},
+         EXIT_YES,
+         "{\"target\":\"example.com:80\",\"protocol\":\"http\",\"policy\":\"command-line\",\"mode\":"
+         "\"enforce\",\"verdict\":"
+         "\"allow\",\"reason\":\"rule_allow\",\"detail\":\"a rule allows "
+         "it\",\"rule\":{\"text\":\"example.com\",\"action\":"
+         "\"allow\",\"file\":\"--allow\"}}\n",
+         NULL},
+    };
+    RUN_ALL(cases);
+}
+
+static void wrong_use_says_what_to_write(void **state)
+{
+    (void)state;
+    static const struct expectation cases[] = {
+        {{NULL}, EXIT_WRONG, NULL, "sallyport policy: say what to do: check, test or show\n"},
+        {{"chekc"}, EXIT_WRONG, NULL, "sallyport policy: there is no \"chekc\": say check, test or show\n"},
+        {{"check"}, EXIT_WRONG, NULL, "sallyport policy: check: name at least one policy file\n"},
+        {{"check", "--jsn", "x"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: check: there is no option \"--jsn\"\n"},
+        {{"show", "-c"}, EXIT_WRONG, NULL, "sallyport policy: show: -c needs a value\n"},
+        {{"show", "a", "b"}, EXIT_WRONG, NULL, "sallyport policy: show: one name at a time, not \"b\" too\n"},
+        {{"show", "-c", "smallest.yaml", "agnet"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: show: there is no policy, profile or preset \"agnet\": 'sallyport policy show' "
+         "lists them\n"},
+        {{"test"}, EXIT_WRONG, NULL, "sallyport policy: test: name a URL, HOST:PORT or HOST to test\n"},
+        {{"test", "a", "b"}, EXIT_WRONG, NULL, "sallyport policy: test: one target at a time\n"},
+        {{"test", "--policy"}, EXIT_WRONG, NULL, "sallyport policy: test: --policy needs a value\n"},
+        {{"test", "--allow", "x", "--policy", "y", "z"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: --allow stands for a policy of its own: leave out --policy\n"},
+        {{"test", "-c", "complete.yaml", "x"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: say which policy: --policy NAME ('sallyport policy show' lists them)\n"},
+        {{"test", "-c", "complete.yaml", "--policy", "wbe", "x"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: there is no policy \"wbe\": 'sallyport policy show' lists them\n"},
+        {{"test", "-c", "none.yaml", "x"},
+         EXIT_WRONG,
+         NULL,
+         "none.yaml: cannot read it: No such file or directory\n"},
+        {{"test", "-c", NAMED, "ftp://example.com"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: \"ftp://example.com\" cannot be tested: write https://, http:// or tcp:// "
+         "in front of the "
+         "host, or no scheme\n"},
+        {{"test", "-c", NAMED, "tcp://example.com"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: \"tcp://example.com\" cannot be tested: tcp:// needs a port: write "
+         "tcp://HOST:PORT\n"},
+        {{"test", "-c", NAMED, "example.com:https"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: \"example.com:https\" cannot be tested: the port has to be a number from 1 "
+         "to 65535\n"},
+        {{"test", "-c", NAMED, "https://user@example.com"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: \"https://user@example.com\" cannot be tested: leave out what stands "
+         "before the @\n"},
+        {{"test", "-c", NAMED, "a..example.com"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: \"a..example.com\" cannot be tested: an empty label (two dots together, or "
+         "one in "
+         "front)\n"},
+        {{"test", "-c", NAMED, "0300.0.2.1"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: \"0300.0.2.1\" cannot be tested: an IP address where a name belongs\n"},
+    };
+    RUN_ALL(cases);
+}
+
+/* ---- check, show ---- */
+
+static void check_answers_for_each_file(void **state)
+{
+    (void)state;
+    static const struct expectation cases[] = {
+        {{"check", "smallest.yaml", "bom_and_crlf.json"},
+         EXIT_YES,
+         "smallest.yaml: ok: 0 policies, 0 rules\nbom_and_crlf.json: ok: 1 policy, 1 rule\n",
+         NULL},
+        {{"check", "../bad/circle.yaml", "smallest.yaml"},
+         EXIT_WRONG,
+         "smallest.yaml: ok: 0 policies, 0 rules\n",
+         "../bad/circle.yaml:8:14: extends goes in a circle: one -> two -> three -> one\n"
+         "../bad/circle.yaml:10:14: extends goes in a circle: two -> three -> one -> two\n"
+         "../bad/circle.yaml:12:14: extends goes in a circle: three -> one -> two -> three\n"
+         "../bad/circle.yaml:14:14: extends goes in a circle: self -> self\n"},
+        {{"check", "none.yaml"}, EXIT_WRONG, NULL, "none.yaml: cannot read it: No such file or directory\n"},
+        {{"check", "--json", "../bad/version_unknown.yaml"},
+         EXIT_WRONG,
+         "{\"file\":\"../bad/version_unknown.yaml\",\"ok\":false,\"errors\":[\"../bad/"
+         "version_unknown.yaml:2:10: version 2 is "
+         "not known to this program: write version: 1\"]}\n",
+         NULL},
+    };
+    RUN_ALL(cases);
+}
+
+static void warnings_do_not_make_check_fail(void **state)
+{
+    (void)state;
+    static struct outcome got;
+    run_policy((const char *const[]){"check", CONFIGS "/warn/repeated_rules.yaml", NULL}, &got);
+    assert_int_equal(got.status, EXIT_YES);
+    assert_non_null(strstr(got.out, "repeated_rules.yaml: ok: 1 policy, "));
+    assert_non_null(strstr(got.err, ": warning: rule \"API.example.com.\" says the same as"));
+}
+
+static void show_tells_rules_and_where_they_come_from(void **state)
+{
+    (void)state;
+    static const struct expectation cases[] = {
+        {{"show", "-c", "nothing_allowed.yaml", "empty"},
+         EXIT_YES,
+         "policy empty: mode enforce, dns allowed, bind redial, ech record\n",
+         NULL},
+        {{"show", "-c", "bom_and_crlf.yaml", "web"},
+         EXIT_YES,
+         "policy web: mode enforce, dns allowed, bind redial, ech record\n"
+         "allow  api.example.com                                bom_and_crlf.yaml:6\n",
+         NULL},
+        {{"show", "-c", "bom_and_crlf.yaml", "--json", "web"},
+         EXIT_YES,
+         "{\"name\":\"web\",\"mode\":\"enforce\",\"dns\":\"allowed\",\"bind\":\"redial\",\"ech\":\"record\","
+         "\"rules\":[\n"
+         "{\"rule\":\"api.example.com\",\"action\":\"allow\",\"file\":\"bom_and_crlf.yaml\",\"line\":6}]}\n",
+         NULL},
+        {{"show", "-c", "smallest.yaml", "permissive"},
+         EXIT_YES,
+         "policy unrestricted: mode enforce, dns allowed, bind redial, ech record\n"
+         "allow  *                                              profile unrestricted\n"
+         "allow  *:*                                            profile unrestricted\n",
+         NULL},
+    };
+    RUN_ALL(cases);
+}
+
+static void show_lists_what_there_is(void **state)
+{
+    (void)state;
+    static const char *const parts[] = {"policy   web ",
+                                        "policy   base ",
+                                        "profile  unrestricted, permissive ",
+                                        "profile  airgapped ",
+                                        "preset   package-managers ",
+                                        "preset   agent "};
+    static struct outcome got;
+    assert_int_equal(chdir(CONFIGS "/good"), 0);
+    run_policy((const char *const[]){"show", "-c", "complete.yaml", NULL}, &got);
+    assert_int_equal(got.status, EXIT_YES);
+    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
+        if (!strstr(got.out, parts[i]))
+            fail_msg("%s", parts[i]);
+    run_policy((const char *const[]){"show", "-c", "complete.yaml", "ai-apis", NULL}, &got);
+    assert_int_equal(got.status, EXIT_YES);
+    assert_non_null(strstr(got.out, "api.anthropic.com "));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(targets_are_judged_as_the_gateway_would),
+        cmocka_unit_test(audit_mode_is_told),
+        cmocka_unit_test(rules_on_the_command_line_are_a_policy),
+        cmocka_unit_test(wrong_use_says_what_to_write),
+        cmocka_unit_test(check_answers_for_each_file),
+        cmocka_unit_test(warnings_do_not_make_check_fail),
+        cmocka_unit_test(show_tells_rules_and_where_they_come_from),
+        cmocka_unit_test(show_lists_what_there_is),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
