@@ -46,6 +46,7 @@
 #define NOBODY 65534
 #define PATIENCE_MS 3000
 #define AT_ONCE_MS 500 /* far below the first TCP retransmission (1 s) */
+#define BUILD_MS 900   /* below it as well: a self-test that lost a packet would take longer */
 
 /* In the children: cmocka's own assertions would jump into the parent's frame. */
 #define CHECK(condition)                                                                       \
@@ -144,12 +145,21 @@ static void with_any_link(check_fn check)
     run(check, SEALED_LINK_AUTO, SEALED_LINK_AUTO);
 }
 
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static struct capture_sockets seal_ports(const struct acl_port_range *ports, size_t count,
                                          enum sealed_link link)
 {
     struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
     struct error err = {0};
+    int64_t began = now_ms();
     int r = sealed_build(ports, count, link, &sockets, &err);
+    int64_t took = now_ms() - began;
     if (r == -EOPNOTSUPP && (link == SEALED_LINK_DUMMY || link == SEALED_LINK_VETH)) {
         fprintf(stderr, "skipped with link %s: %s\n", link_name[link], err.text);
         _exit(SKIPPED);
@@ -157,6 +167,7 @@ static struct capture_sockets seal_ports(const struct acl_port_range *ports, siz
     if (r < 0)
         fprintf(stderr, "%s\n", err.text);
     CHECK(r == 0);
+    CHECK(took < BUILD_MS);
     return sockets;
 }
 
@@ -172,13 +183,6 @@ static struct addr addr_of(const char *text)
     struct addr a;
     CHECK(addr_parse_with_port(text, 0, &a));
     return a;
-}
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 static bool readable(int fd, int ms)
