@@ -77,6 +77,9 @@ int policy_ports_survey(struct acl_policy *policy)
     if (!steps)
         return -ENOMEM;
     step_rules(policy, steps);
+    free(policy->segments); /* of a sealing that ran out of memory */
+    free(policy->ports);
+    policy->port_count = 0;
     policy->segment_count = sweep_ports(steps, NULL);
     policy->segments = calloc(policy->segment_count, sizeof(*policy->segments));
     policy->ports = calloc(policy->segment_count, sizeof(*policy->ports));

@@ -340,8 +340,7 @@ static int refuse_net(const struct source *src, const struct target *t, const st
 static bool is_mapped(const struct cidr *net)
 {
     static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
-    return net->base.family == AF_INET6 && net->length >= 96 &&
-           memcmp(net->base.bytes, prefix, sizeof(prefix)) == 0;
+    return net->base.family == AF_INET6 && memcmp(net->base.bytes, prefix, sizeof(prefix)) == 0;
 }
 
 static int parse_net(const struct source *src, const struct target *t, struct cidr *ret)
