@@ -51,7 +51,7 @@ static int read_growing(int fd, size_t guess, size_t limit, char **ret, size_t *
     return 0;
 }
 
-int file_read(const char *path, size_t limit, char **ret, size_t *ret_length, struct error *err)
+int config_file_read(const char *path, size_t limit, char **ret, size_t *ret_length, struct error *err)
 {
     struct stat st;
     _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);

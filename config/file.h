@@ -8,4 +8,4 @@
 #include <stddef.h>
 
 /* `ret` gets a heap copy with a NUL behind it. -EFBIG when there is more than `limit`; works on pipes too. */
-int file_read(const char *path, size_t limit, char **ret, size_t *ret_length, struct error *err);
+int config_file_read(const char *path, size_t limit, char **ret, size_t *ret_length, struct error *err);

@@ -105,7 +105,7 @@ int config_load_file(const char *path, struct config_snapshot **ret, struct conf
     struct error err;
     char *text;
     size_t length;
-    if (file_read(path, CONFIG_MAX_BYTES, &text, &length, &err) < 0)
+    if (config_file_read(path, CONFIG_MAX_BYTES, &text, &length, &err) < 0)
         return report_unreadable(path, &err, errors);
     int r = config_load_text(path, text, length, ret, errors);
     free(text);

@@ -118,7 +118,7 @@ static struct names_file *read_names(struct load *load, struct mark mark, const 
     if (!file)
         return NULL;
     file->path = path;
-    if (file_read(path, NAMES_FILE_MAX_BYTES, &file->bytes, &file->length, &err) < 0) {
+    if (config_file_read(path, NAMES_FILE_MAX_BYTES, &file->bytes, &file->length, &err) < 0) {
         report(load, mark, "%s: %s", path, err.text);
         return NULL;
     }
