@@ -302,9 +302,10 @@ static int read_options(const struct command *self, int argc, char **argv, struc
     if (argc - optind != 1)
         return command_misuse(self, argc == optind ? "test: name a URL, HOST:PORT or HOST to test"
                                                    : "test: one target at a time");
-    if (o->allow_count && (o->policy || o->file))
-        return command_misuse(self, "test: --allow stands for a policy of its own: leave out %s",
-                              o->policy ? "--policy" : "-c");
+    if (o->allow_count && o->file)
+        return command_misuse(
+            self, "test: --allow stands for a policy file: write the rules into %s, or leave out -c",
+            o->file);
     o->target = argv[optind];
     return EXIT_YES;
 }
@@ -315,7 +316,7 @@ static struct config_snapshot *load(const struct options *o)
     struct config_errors errors;
     if (!o->allow_count)
         return policy_load(o->file);
-    int r = config_from_rules("command-line", NULL, o->allow, o->allow_count, &snapshot, &errors);
+    int r = config_from_rules("command-line", o->policy, o->allow, o->allow_count, &snapshot, &errors);
     policy_print_errors(&errors);
     return r < 0 ? NULL : snapshot;
 }
@@ -323,7 +324,7 @@ static struct config_snapshot *load(const struct options *o)
 static int test(const struct command *self, const struct config_snapshot *snapshot, const struct options *o,
                 const struct question *q)
 {
-    const char *name = o->policy ? o->policy : config_only_policy(snapshot);
+    const char *name = o->policy && !o->allow_count ? o->policy : config_only_policy(snapshot);
     if (!name)
         return command_misuse(self,
                               "test: say which policy: --policy NAME ('sallyport policy show' lists them)");

@@ -2,7 +2,7 @@
 #include "config/file.h"
 #include "config/hash.h"
 #include "config/names_file.h"
-#include "config/tree.h"
+#include "config/schema.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -129,6 +129,16 @@ static void add_rules(struct load *load, struct draft *draft, const char *const 
     }
 }
 
+static void report_unknown_profile(struct load *load, const char *name)
+{
+    const char *words[8];
+    size_t count = 0;
+    for (; count < profile_count && count < 8; count++)
+        words[count] = profiles[count].name;
+    report(load, (struct mark){0}, "there is no built-in profile \"%s\" to add rules to: there are %s", name,
+           schema_words(load, words, count, " and "));
+}
+
 static int load_rules(struct load *load, const char *name, const char *profile, const char *const *rules,
                       size_t count)
 {
@@ -141,7 +151,7 @@ static int load_rules(struct load *load, const char *name, const char *profile, 
     if (profile_find(name) || !strcmp(name, "deny"))
         report(load, (struct mark){0}, "a policy cannot be named \"%s\", which is built in", name);
     if (profile && !profile_find(profile))
-        report(load, (struct mark){0}, "there is no built-in profile \"%s\"", profile);
+        report_unknown_profile(load, profile);
     draft->extends.name = profile ? profile : "allowlist";
     load->hash = hash_bytes(load->hash, draft->extends.name, strlen(draft->extends.name) + 1);
     add_rules(load, draft, rules, count);

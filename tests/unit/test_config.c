@@ -552,7 +552,10 @@ static void wrong_rules_are_told_all_at_once(void **state)
     assert_int_equal(config_from_rules("command", "agnet", rules, 3, &s, &errors), -EINVAL);
     assert_null(s);
     assert_int_equal(errors.count, 3);
-    assert_string_equal(errors.lines[0], "--allow: there is no built-in profile \"agnet\"");
+    assert_string_equal(
+        errors.lines[0],
+        "--allow: there is no built-in profile \"agnet\" to add rules to: there are unrestricted, agent, "
+        "allowlist and airgapped");
     assert_non_null(strstr(errors.lines[1], "--allow: rule \"a..b\": "));
     assert_non_null(strstr(errors.lines[2], "write \"xn--bcher-kva.example\""));
     config_errors_finish(&errors);

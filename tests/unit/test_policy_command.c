@@ -208,6 +208,12 @@ static void rules_on_the_command_line_are_a_policy(void **state)
          EXIT_NO,
          "deny: tls example.com:443 by policy command-line: no_rule (no rule names it)\n",
          NULL},
+        {{"test", "--policy", "agent", "--allow", "example.com", "github.com"},
+         EXIT_YES,
+         "allow: tls github.com:443 by policy command-line: rule \"github.com\" (preset git-hosts), "
+         "rule_allow (a rule "
+         "allows it)\n",
+         NULL},
         {{"test", "--allow", "example.com:22", "example.com"},
          EXIT_WRONG,
          NULL,
