@@ -644,9 +644,9 @@ static bool admit(struct flow *flow, const struct capture_listener *listener)
     const struct worker *w = flow->worker;
     const struct config_limits *limits = w->limits;
     int r = original_destination(flow->client.poll.fd, listener->local.family, &flow->destination);
-    if (r < 0 || addr_equal(&flow->destination, &listener->local)) {
+    if (r < 0) {
         flow->destination = listener->local;
-        flow_deny(flow, ACL_LOOP, r < 0 ? "no original destination" : "the gateway itself was dialled");
+        flow_deny(flow, ACL_LOOP, r == -ELOOP ? "the gateway itself was dialled" : "no original destination");
     } else if (flow->capture->flows > limits->flows_per_container) {
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows of this container");
     } else if (w->flow_count > w->flow_limit) {
