@@ -226,9 +226,8 @@ def start_all(lab):
 def make_big_file(lab):
     """1 GiB of noise at https://big.example/files/noise, where every displaced byte shows; returns its sha256."""
     noise = lab.folder / "www/files/noise"
-    if not noise.exists():
-        command = f"openssl enc -aes-128-ctr -K 00 -iv 01 -in /dev/zero 2>/dev/null | head -c {BIG_FILE} > {noise}"
-        subprocess.run(["sh", "-c", command], check=True, stderr=subprocess.DEVNULL)
+    command = f"openssl enc -aes-128-ctr -K 00 -iv 01 -in /dev/zero 2>/dev/null | head -c {BIG_FILE} > {noise}"
+    subprocess.run(["sh", "-c", command], check=True, stderr=subprocess.DEVNULL)
     return sha256(noise)
 
 

@@ -7,11 +7,12 @@ import pytest
 import origins
 
 
-@pytest.fixture
-def noise(lab):
-    if shutil.disk_usage(lab.folder).free < 4 * origins.BIG_FILE:
+@pytest.fixture(scope="module")
+def noise(whole_lab):
+    """The sha256 of https://big.example/files/noise."""
+    if shutil.disk_usage(whole_lab.folder).free < 4 * origins.BIG_FILE:
         pytest.skip("less than 4 GiB free: no room for the big files")
-    return origins.make_big_file(lab)
+    return origins.make_big_file(whole_lab)
 
 
 @pytest.mark.parametrize("scheme", ["https", "http"])
