@@ -20,7 +20,8 @@ int config_allow_destination(struct config_snapshot *snapshot, const struct cidr
 {
     if (snapshot->destination_count >= DESTINATIONS_MAX)
         return -E2BIG;
-    struct cidr *larger = realloc(snapshot->destinations, (snapshot->destination_count + 1) * sizeof(*larger));
+    struct cidr *larger =
+        realloc(snapshot->destinations, (snapshot->destination_count + 1) * sizeof(*larger));
     if (!larger)
         return -ENOMEM;
     larger[snapshot->destination_count++] = *network;

@@ -99,7 +99,7 @@ char *load_copy(struct load *load, const char *text, size_t length);
 /* read.c: the schema of the file. */
 struct node;
 void read_file(struct load *load, const struct node *root);
-/* One rule by itself; reports what is wrong with it. `file` is what errors call the place. */
+/* check_rule.c: one rule by itself; reports what is wrong with it. `file` is what errors call the place. */
 bool check_rule(struct load *load, const char *file, struct mark mark, const char *text, size_t length,
                 bool deny);
 

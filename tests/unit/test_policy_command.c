@@ -253,10 +253,17 @@ static void wrong_use_says_what_to_write(void **state)
         {{"test"}, EXIT_WRONG, NULL, "sallyport policy: test: name a URL, HOST:PORT or HOST to test\n"},
         {{"test", "a", "b"}, EXIT_WRONG, NULL, "sallyport policy: test: one target at a time\n"},
         {{"test", "--policy"}, EXIT_WRONG, NULL, "sallyport policy: test: --policy needs a value\n"},
-        {{"test", "--allow", "x", "--policy", "y", "z"},
+        {{"test", "--allow", "x", "-c", "y.yaml", "z"},
          EXIT_WRONG,
          NULL,
-         "sallyport policy: test: --allow stands for a policy of its own: leave out --policy\n"},
+         "sallyport policy: test: --allow stands for a policy file: write the rules into y.yaml, or leave "
+         "out -c\n"},
+        {{"test", "--allow", "x", "--policy", "web", "z"},
+         EXIT_WRONG,
+         NULL,
+         "--allow: there is no built-in profile \"web\" to add rules to: there are unrestricted, agent, "
+         "allowlist and "
+         "airgapped\n"},
         {{"test", "-c", "complete.yaml", "x"},
          EXIT_WRONG,
          NULL,
