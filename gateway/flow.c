@@ -287,11 +287,18 @@ static void dial_destination(struct flow *flow, const char *binding)
         flow_deny(flow, ACL_DESTINATION_GUARDED, acl_guard_range_name(&flow->destination));
 }
 
+/* From here on its bytes are nobody's business but the origin's. */
+static void become_raw(struct flow *flow)
+{
+    flow->kind = FLOW_RAW;
+    http_flow_destroy(flow);
+}
+
 /* Audit mode lets a flow through that enforce would refuse: to where it was going, whatever it is called. */
 static void flow_pass_unjudged(struct flow *flow)
 {
     if (flow->kind != FLOW_TLS && !(flow->kind == FLOW_HTTP && flow->name_length))
-        flow->kind = FLOW_RAW;
+        become_raw(flow);
     dial_destination(flow, NULL);
 }
 
@@ -327,22 +334,29 @@ void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol)
     flow_deny(flow, verdict.reason, NULL);
 }
 
-/* The bytes do not name anybody. An address rule may still let them pass, unless names are denied: then what
- * does not show its name cannot be told from what is denied. */
-void flow_decide_unnamed(struct flow *flow, enum acl_reason reason, const char *detail)
+/* Nothing names anybody, so only an address rule can allow it. */
+static void decide_by_address(struct flow *flow, enum acl_reason reason, const char *detail)
 {
     struct acl_verdict verdict = acl_policy_judge_address(flow->policy, &flow->destination);
-    if (verdict.allowed && !acl_policy_denies_names(flow->policy)) {
+    become_raw(flow);
+    if (verdict.allowed) {
         allow(flow, &verdict);
-        flow->kind = FLOW_RAW;
         dial_destination(flow, "address");
         return;
     }
-    if (verdict.reason == ACL_RULE_DENY) {
-        flow->verdict = verdict;
-        reason = ACL_RULE_DENY;
-    }
-    flow_deny(flow, reason, detail);
+    flow->verdict = verdict;
+    flow_deny(flow, verdict.reason == ACL_RULE_DENY ? ACL_RULE_DENY : reason, detail);
+}
+
+/* On a port that is read: where names are denied, what does not show its name cannot be told from what is
+ * denied. */
+void flow_decide_unnamed(struct flow *flow, enum acl_reason reason, const char *detail)
+{
+    if (acl_policy_denies_names(flow->policy) ||
+        !acl_policy_judge_address(flow->policy, &flow->destination).allowed)
+        flow_deny(flow, reason, detail);
+    else
+        decide_by_address(flow, reason, detail);
 }
 
 struct bound_name {
@@ -351,48 +365,58 @@ struct bound_name {
     bool any;
 };
 
+/* Keeps the verdict that counts: a denial before an allowance before nothing. */
 static bool judge_bound_name(const char *name, size_t length, void *arg)
 {
     struct bound_name *found = arg;
     struct flow *flow = found->flow;
     struct acl_verdict verdict =
         acl_policy_judge_name(flow->policy, ACL_TCP, name, length, flow->destination.port);
-    if (!found->any || verdict.allowed || verdict.reason == ACL_RULE_DENY) {
+    bool denied = verdict.reason == ACL_RULE_DENY;
+    if (!found->any || denied || (verdict.allowed && !found->verdict.allowed)) {
         memcpy(flow->name, name, length);
         flow->name[length] = 0;
         flow->name_length = (uint8_t)length;
         found->verdict = verdict;
     }
     found->any = true;
-    return !verdict.allowed;
+    return !denied;
 }
 
-/* A port that a tcp:// rule opened: nothing is read, the name is what DNS answered this address for. */
-static bool allowed_by_binding(struct flow *flow, struct bound_name *found)
+/* A port that a tcp:// rule opened: nothing is read, the name is what DNS answered this address for. Returns
+ * false when that says neither yes nor no. */
+static bool decide_by_binding(struct flow *flow)
 {
-    *found = (struct bound_name){.flow = flow};
+    struct bound_name found = {.flow = flow};
     namebook_names(flow->worker->names, &flow->destination, uv_now(&flow->worker->loop), judge_bound_name,
-                   found);
-    if (!found->any || !found->verdict.allowed)
+                   &found);
+    if (!found.any || found.verdict.reason == ACL_NO_RULE)
         return false;
-    allow(flow, &found->verdict);
     flow->kind = FLOW_RAW;
-    flow_bind(flow);
+    flow->verdict = found.verdict;
+    if (found.verdict.allowed) {
+        allow(flow, &found.verdict);
+        flow_bind(flow);
+    } else {
+        flow_deny(flow, found.verdict.reason, NULL);
+    }
     return true;
 }
 
 static void decide_before_reading(struct flow *flow, unsigned use)
 {
-    struct bound_name found = {0};
-    if ((use & ACL_PORT_TCP_NAME) && allowed_by_binding(flow, &found))
+    if ((use & ACL_PORT_TCP_NAME) && decide_by_binding(flow))
         return;
-    if (use & (ACL_PORT_TLS | ACL_PORT_HTTP))
-        return; /* sniff */
+    if (use & (ACL_PORT_TLS | ACL_PORT_HTTP)) {
+        flow->name[flow->name_length = 0] = 0; /* the client will say it itself */
+        return;
+    }
     if (use & ACL_PORT_ADDRESS)
-        flow_decide_unnamed(flow, ACL_NO_RULE, "no address rule names it");
+        decide_by_address(flow, flow->name_length ? ACL_NO_RULE : ACL_PORT_DENIED,
+                          "no address rule names it");
     else if (use & ACL_PORT_TCP_NAME)
-        flow_deny(flow, found.any ? found.verdict.reason : ACL_DESTINATION_UNBOUND,
-                  found.any ? NULL : "no name that was looked up here has this address");
+        flow_deny(flow, flow->name_length ? ACL_NO_RULE : ACL_DESTINATION_UNBOUND,
+                  flow->name_length ? NULL : "no name that was looked up here has this address");
     else
         flow_deny(flow, ACL_PORT_DENIED, NULL);
 }
@@ -501,7 +525,8 @@ static void check_client_alive(struct flow *flow, uint32_t events)
         flow_end(flow, AUDIT_CLOSE_CLIENT, "rst_before_connect", true);
 }
 
-/* A reset shows itself to whoever reads; when nobody can, because the other side is full, it is passed on here. */
+/* A reset shows itself to whoever reads; when nobody can, because the other side is full, it is passed on
+ * here. */
 static void relay_after(struct flow_side *side, uint32_t events)
 {
     struct flow *flow = side->flow;
