@@ -72,7 +72,7 @@ FAULTS = {
     "a NUL": (get("allowed.example", "/", "X-Story: on\\x00ce"), "malformed_http"),
     "a header without end": ("GET / HTTP/1.1\\r\\nHost: allowed.example\\r\\nX-Long: " + "a" * 70000, "hello_too_large malformed_http"),
     "not HTTP": ("\\x00\\x01\\x02\\x03\\r\\n\\r\\n", "malformed_http"),
-    "TLS on 80": ("\\x16\\x03\\x01\\x00\\x04\\x01\\x00\\x00\\x00", "malformed_http"),
+    "half a hello on 80": ("\\x16\\x03\\x01\\x00\\x04\\x01\\x00\\x00\\x00", "malformed_client_hello"),
 }
 
 

@@ -60,7 +60,7 @@ def test_a_denied_http_client_is_told_what_would_help(lab, user, family):
     run = lab.exec([*CURL, "-i", *past_dns("denied.example", family=family, port=80), "http://denied.example/"],
                    user=user, **ALLOWED).ok()
     assert run.out.startswith("HTTP/1.1 403 ")
-    body = run.out.split("\r\n\r\n", 1)[1]
+    body = run.out.split("\n\n", 1)[1]
     [denial] = run.audit.denied("denied.example")
     assert "denied.example" in body and "no_rule" in body
     assert f"policy: {denial['rule.ruleset']}" in body
