@@ -2,8 +2,8 @@
  * What the files of a policy share: policy.c builds it, policy_table.c finds in it, policy_ports.c knows its
  * ports, policy_judge.c gives verdicts.
  *
- *     slot:  hash (32 bits) | rule          open addressing, linear probing, at most 2/3 full, doubled when
- * it is rule:  next of the same key, ports, scheme, origin, text, key: one run of bytes in one arena
+ *     slot:  hash (32 bits) | rule     open addressing, linear probing, doubled when 2/3 full
+ *     rule:  next of the same key, ports, scheme, origin, text, key: one run of bytes in one arena
  *
  * The slot keeps the hash that places it: growing never touches rules, and a probe that misses reads one
  * cache line. A hit reads the rule, whose text (with the key in it) lies right behind: that is two misses of

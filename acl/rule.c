@@ -1,11 +1,12 @@
 /*
  * The rule grammar, and above all its errors: each says what to write instead.
  *
- *   rule    = [scheme "://"] target
+ *   rule    = [scheme "://"] host [":" ports]
  *   scheme  = "https" / "http" / "tcp"
- *   target  = host [":" ports]            host of a name: "*", ["*." / "**."] name
- *   host    = pattern / net / "" / "*"    net: ADDR["/" bits], "[" V6 "]" ["/" bits], V6["/" bits] without
- * ports ports   = port / port "-" port / "*"
+ *   host    = "*" / ["*." / "**."] name       by name
+ *           / ADDR ["/" bits]                 by address; a V6 with ports stands in brackets: [V6]/bits:ports
+ *           / "" / "*"                        any address, when ports follow and no scheme stands in front
+ *   ports   = port / port "-" port / "*"
  *
  * Steps: bytes (printable ASCII, no spaces) → scheme → split into host, "/…" and ports → an address rule if
  * the host can only be one, else a name rule. Nothing is guessed: a name with a port and no scheme could be

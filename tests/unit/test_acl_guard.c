@@ -232,9 +232,9 @@ static void embedded_ipv4_is_judged(void **state)
         /* NAT64, local use: /96, /48, /56 and /64 layouts of RFC 6052 section 2.2 */
         {"64:ff9b:1::8.8.8.8", PRIVATE, "local-use NAT64"},
         {"64:ff9b:1:ffff::127.0.0.1", NEVER, "loopback"},
-        {"64:ff9b:1:808:8:800::", PRIVATE, "local-use NAT64"}, /* 8.8.8.8 at bits 48-63, 72-87 */
-        {"64:ff9b:1:7f00:0:100::", NEVER, "loopback"},         /* 127.0.0.1 */
-
+        {"64:ff9b:1:808:8:800::", PRIVATE, "local-use NAT64"},   /* 8.8.8.8 at bits 48-63, 72-87 */
+        {"64:ff9b:1:7f00:0:100::", NEVER, "loopback"},           /* 127.0.0.1 */
+        {"64:ff9b:1:aaa9:fe:a9fe::", NEVER, "cloud metadata"},   /* 169.254.169.254 at bits 56-63, 72-95 */
         {"64:ff9b:1:0:a9:fea9:fe00:0", NEVER, "cloud metadata"}, /* 169.254.169.254 at bits 72-103 */
         /* 6to4: 2002:V4ADDR::/48 */
         {"2002:808:808::1", PRIVATE, "6to4"},
