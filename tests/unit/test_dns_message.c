@@ -55,6 +55,9 @@ static int parse_answer(struct bytes b, const char *name, uint16_t type, struct 
 #define MINUTE 0, 0, 0, 60
 #define POINTER(offset) 0xc0, offset
 
+#define THIRTEEN 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm'
+#define SIXTY_FIVE THIRTEEN, THIRTEEN, THIRTEEN, THIRTEEN, THIRTEEN
+
 #define ID 0x82, 0x24
 #define ASKS 0x01, 0x20    /* flags: RD, AD, as dig sets them */
 #define ANSWERS 0x85, 0x80 /* QR, AA, RD, RA */
@@ -174,6 +177,12 @@ static void bent_queries_are_refused(void **state)
         {"into the header", BYTES(ID, ASKS, COUNTS(1, 0, 0, 0), POINTER(4), TYPE_A, IN), -EBADMSG},
         {"half a pointer", BYTES(ID, ASKS, COUNTS(1, 0, 0, 0), 0xc0), -EBADMSG},
         {"label type 01", BYTES(ID, ASKS, COUNTS(1, 0, 0, 0), 0x41, 'x', 0, TYPE_A, IN), -EBADMSG},
+        {"label type 01, were it a length of 65",
+         BYTES(ID, ASKS, COUNTS(1, 0, 0, 0), 65, SIXTY_FIVE, 0, TYPE_A, IN), -EBADMSG},
+        {"an answer promised, and none there", BYTES(ID, ASKS, COUNTS(1, 1, 0, 0), ORG, TYPE_A, IN),
+         -EBADMSG},
+        {"an OPT record as authority",
+         BYTES(ID, ASKS, COUNTS(1, 0, 1, 0), ORG, 0, 251, IN, 0, TYPE_OPT, 4, 0, 0, 0, 0, 0, 0, 0), -EBADMSG},
         {"label type 10", BYTES(ID, ASKS, COUNTS(1, 0, 0, 0), 0x81, 'x', 0, TYPE_A, IN), -EBADMSG},
         {"a label past the end", BYTES(ID, ASKS, COUNTS(1, 0, 0, 0), 9, 'x', 0, TYPE_A, IN), -EBADMSG},
         {"two OPT records",
@@ -350,6 +359,10 @@ static void answers_count_only_what_the_question_leads_to(void **state)
          9},
         {"a chain backwards", BYTES(ID, ANSWERS, COUNTS(1, 2, 0, 0), QUESTION_A, A_OF_B, CNAME_TO_B), 0, 0, 1,
          9},
+        {"a chain through CHAOS",
+         BYTES(ID, ANSWERS, COUNTS(1, 2, 0, 0), QUESTION_A, POINTER(12), TYPE_CNAME, CHAOS, 0, 0, 1, 0, 0, 4,
+               1, 'b', POINTER(20), A_OF_B),
+         0, 0, 0, 0, true},
         {"an address without its CNAME", BYTES(ID, ANSWERS, COUNTS(1, 1, 0, 0), QUESTION_A, A_OF_B), 0, 0, 0,
          0, true},
         {"an address in the additional section", BYTES(ID, ANSWERS, COUNTS(1, 0, 0, 1), QUESTION_A, A_OF_B),
@@ -605,7 +618,8 @@ static void our_own_queries(void **state)
                      sizeof(want));
     assert_memory_equal(bytes, want, sizeof(want));
     for (size_t size = 0; size < sizeof(want); size++)
-        assert_int_equal(dns_query_write(0x1234, "www.example.org", DNS_TYPE_AAAA, true, bytes, size), -ENOSPC);
+        assert_int_equal(dns_query_write(0x1234, "www.example.org", DNS_TYPE_AAAA, true, bytes, size),
+                         -ENOSPC);
 
     static const char *const no_names[] = {
         "", ".", "a.", ".a", "a..b", "a123456789b123456789c123456789d123456789e123456789f123456789g123.org"};
