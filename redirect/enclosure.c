@@ -174,13 +174,6 @@ static int check_standard_streams(struct error *err)
     return 0;
 }
 
-/* A closed 0, 1 or 2 would be taken by the next file the command opens. */
-static void fill_standard_streams(void)
-{
-    for (int fd = open("/dev/null", O_RDWR); fd >= 0 && fd < 3;)
-        fd = open("/dev/null", O_RDWR);
-}
-
 static int enter_folder(const char *path, struct error *err)
 {
     if (chdir("/") == 0 && path && chdir(path) == 0)
@@ -376,7 +369,6 @@ __attribute__((noreturn)) static void run_builder(struct inside *inside)
     prctl(PR_SET_NAME, "sallyport-build");
     if (check_standard_streams(&err) < 0)
         give_up(inside, &err);
-    fill_standard_streams();
     inside->cwd = getcwd(NULL, 0);
     inside->unix_table = file_read("/proc/net/unix"); /* of the caller's network namespace */
     if (!inside->unix_table) {

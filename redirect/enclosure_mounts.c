@@ -185,13 +185,15 @@ static void rebuild_end(struct rebuild *rebuild)
 /* The old entry `name` (a path relative to the rebuilt folder) appears in the new one; folders on the way are made. */
 static int rebuild_keep(const struct rebuild *rebuild, const char *name, struct error *err)
 {
-    struct stat status;
+    struct stat status, there;
     char path[PATH_MAX];
     int failed;
     if (fstatat(rebuild->old, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return is_out_of_reach(errno) ? 0 : error_errno(err, errno, "cannot look at %s/%s", rebuild->path, name);
     if ((size_t)snprintf(path, sizeof(path), "%s", name) >= sizeof(path))
         return error_set(err, ENAMETOOLONG, "%s/%s: too long a path", rebuild->path, name);
+    if (fstatat(rebuild->new, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(there.st_mode))
+        return 0; /* kept by another name */
     for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         if ((failed = make_folder(rebuild->new, path, 0755, err)))
@@ -465,8 +467,8 @@ static int restrict_proc(struct error *err)
 static int mount_proc(struct error *err)
 {
     if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0) {
-        const char *hint = errno == EPERM ? " (in a container, /proc must not be partly masked: with Docker, "
-                                            "--security-opt systempaths=unconfined)"
+        const char *hint = errno == EPERM ? " (inside another sallyport exec, or in a container that masks parts of /proc; "
+                                            "for Docker: --security-opt systempaths=unconfined)"
                                           : "";
         return error_set(err, errno, "cannot mount a new /proc: %s%s", strerror(errno), hint);
     }

@@ -403,6 +403,17 @@ static void supervise(struct monitor *monitor)
 
 /* --- start and end ----------------------------------------------------------------------------------------------- */
 
+/* A closed 0, 1 or 2 would be taken by the next file that is opened, one of ours. */
+static void fill_standard_streams(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd < 3);
+    if (fd >= 0)
+        close(fd);
+}
+
 static int take_signals(struct monitor *monitor, struct error *err)
 {
     sigset_t all;
@@ -508,6 +519,7 @@ int monitor_exec(const struct monitor_exec *options)
                               .enclosure = ENCLOSURE_NONE};
     struct error err;
     int status = MONITOR_EXIT_FAILURE;
+    fill_standard_streams();
     if (start(&monitor, &err) < 0) {
         log_error("%s", err.text);
         finish(&monitor, false);
