@@ -15,13 +15,32 @@
 #include <errno.h>
 #include <string.h>
 
-/* Adds `address` (with the flow's port) unless it is there already or the guard refuses it. */
+/* May it be dialled? The guard's word holds in every mode; a deny rule's, unless this flow is only recorded.
+ * What refused it last is remembered, in case nothing is left. */
+static bool may_dial(struct flow *flow, const struct addr *candidate)
+{
+    struct dial *dial = &flow->dial;
+    struct acl_verdict verdict = acl_policy_judge_address(flow->policy, candidate);
+    if (!worker_may_dial(flow->worker, flow->policy, candidate)) {
+        dial->refused = ACL_DESTINATION_GUARDED;
+        dial->refused_range = acl_guard_range_name(candidate);
+        return false;
+    }
+    if (verdict.reason == ACL_RULE_DENY && !flow->would_deny) {
+        dial->refused = ACL_RULE_DENY;
+        flow->verdict = verdict;
+        return false;
+    }
+    return true;
+}
+
+/* Adds `address` (with the flow's port) unless it is there already or may not be dialled. */
 static void add_candidate(struct flow *flow, const struct addr *address)
 {
     struct dial *dial = &flow->dial;
     struct addr candidate = *address;
     candidate.port = flow->destination.port;
-    if (dial->count == DIAL_CANDIDATES_MAX || !worker_may_dial(flow->worker, flow->policy, &candidate))
+    if (dial->count == DIAL_CANDIDATES_MAX || !may_dial(flow, &candidate))
         return;
     for (size_t i = 0; i < dial->count; i++)
         if (addr_equal(&dial->candidates[i], &candidate))
@@ -48,8 +67,17 @@ static void dial_or_deny(struct flow *flow, const char *binding)
 {
     if (flow->dial.count)
         dial_start(flow, binding);
+    else if (flow->dial.refused == ACL_RULE_DENY)
+        flow_deny(flow, ACL_RULE_DENY, "its address");
     else
-        flow_deny(flow, ACL_DESTINATION_GUARDED, acl_guard_range_name(&flow->destination));
+        flow_deny(flow, ACL_DESTINATION_GUARDED, flow->dial.refused_range);
+}
+
+void flow_bind_destination(struct flow *flow, const char *binding)
+{
+    flow->dial.count = 0;
+    add_candidate(flow, &flow->destination);
+    dial_or_deny(flow, binding);
 }
 
 static void deny_unresolved(struct flow *flow, int status)
@@ -81,10 +109,7 @@ static void on_looked_up(void *arg, int status, const struct resolver_addresses 
         return;
     }
     add_alternating(flow, found->addresses, found->count);
-    if (!flow->dial.count)
-        flow_deny(flow, ACL_DESTINATION_GUARDED, acl_guard_range_name(&found->addresses[0]));
-    else
-        dial_start(flow, among ? "resolved" : "redialled");
+    dial_or_deny(flow, among ? "resolved" : "redialled");
 }
 
 void flow_bind(struct flow *flow)
@@ -93,8 +118,7 @@ void flow_bind(struct flow *flow)
     uint64_t now = uv_now(&w->loop);
     flow->dial.count = 0;
     if (acl_policy_bind(flow->policy) == ACL_BIND_OFF) {
-        add_candidate(flow, &flow->destination);
-        dial_or_deny(flow, "off");
+        flow_bind_destination(flow, "off");
         return;
     }
     if (namebook_knows(w->names, flow->name, flow->name_length, &flow->destination, now)) {

@@ -3,7 +3,6 @@
  * http_flow.c.
  */
 #include "gateway/flow.h"
-#include "acl/guard.h"
 #include "base/fds.h"
 #include "gateway/refusal.h"
 
@@ -277,16 +276,6 @@ void flow_deny(struct flow *flow, enum acl_reason reason, const char *detail)
 
 /* ---- decision ---- */
 
-static void dial_destination(struct flow *flow, const char *binding)
-{
-    flow->dial.candidates[0] = flow->destination;
-    flow->dial.count = 1;
-    if (worker_may_dial(flow->worker, flow->policy, &flow->destination))
-        dial_start(flow, binding);
-    else
-        flow_deny(flow, ACL_DESTINATION_GUARDED, acl_guard_range_name(&flow->destination));
-}
-
 /* From here on its bytes are nobody's business but the origin's. */
 static void become_raw(struct flow *flow)
 {
@@ -299,7 +288,7 @@ static void flow_pass_unjudged(struct flow *flow)
 {
     if (flow->kind != FLOW_TLS && !(flow->kind == FLOW_HTTP && flow->name_length))
         become_raw(flow);
-    dial_destination(flow, NULL);
+    flow_bind_destination(flow, NULL);
 }
 
 static void allow(struct flow *flow, const struct acl_verdict *verdict)
@@ -327,7 +316,7 @@ void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol)
         struct acl_verdict by_address = acl_policy_judge_address(flow->policy, &flow->destination);
         if (by_address.allowed) {
             allow(flow, &by_address);
-            dial_destination(flow, "address");
+            flow_bind_destination(flow, "address");
             return;
         }
     }
@@ -341,7 +330,7 @@ static void decide_by_address(struct flow *flow, enum acl_reason reason, const c
     become_raw(flow);
     if (verdict.allowed) {
         allow(flow, &verdict);
-        dial_destination(flow, "address");
+        flow_bind_destination(flow, "address");
         return;
     }
     flow->verdict = verdict;

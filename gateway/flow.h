@@ -57,6 +57,8 @@ struct dial {
     struct dial_attempt attempts[2];
     struct deadline stagger;
     int last_error;
+    enum acl_reason refused; /* why the latest candidate was not taken */
+    const char *refused_range;
 };
 
 struct http_flow {
@@ -130,6 +132,8 @@ void flow_end(struct flow *flow, enum audit_close_by by, const char *why, bool r
 void flow_finish_refused(struct flow *flow);
 /* Continue after the verdict: find an address that belongs to the name, and dial it (binding.c). */
 void flow_bind(struct flow *flow);
+/* The same without a name: the original destination or nothing. */
+void flow_bind_destination(struct flow *flow, const char *binding);
 /* dial.c: connect to the first of dial.candidates that answers; `binding` goes to the event. */
 void dial_start(struct flow *flow, const char *binding);
 void dial_cancel(struct flow *flow);
