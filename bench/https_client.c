@@ -5,10 +5,13 @@
  *
  *   https_client CA_FILE DNS_SERVER
  *
- * Orders, a line each, and answers:
- *   get NAME ADDRESS      one connection: TCP, TLS, GET / over HTTP/1.1, close. ADDRESS "-": ask DNS_SERVER
- * first hold COUNT NAME ADDRESS    open so many, one request on each, and keep them → ok DNS CONNECT
- * HANDSHAKE REQUEST TOTAL     nanoseconds each → failed STEP: why
+ * Orders, a line each:
+ *   get NAME ADDRESS           one connection: TCP, TLS, GET / over HTTP/1.1, close; ADDRESS "-": look it up
+ *   hold COUNT NAME ADDRESS    open so many, one request on each, and keep them
+ *
+ * Answers, a line each:
+ *   ok DNS CONNECT HANDSHAKE REQUEST TOTAL    in nanoseconds
+ *   failed STEP: why
  *
  * Honest means: the certificate and its name are verified, nothing is resumed, the answer has to be a 200
  * with exactly BODY_SIZE bytes, whatever takes longer than TIMEOUT_S has failed, and the look-up is a
