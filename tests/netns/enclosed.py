@@ -19,7 +19,7 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "TERM
 
 def identity(user):
     """What to put in front of a command line to become this uid (None: root)."""
-    return ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--"] if user else []
+    return ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups"] if user else []
 
 
 class Enclosed:
@@ -27,6 +27,7 @@ class Enclosed:
 
     def __init__(self, binary, folder, user):
         self.binary, self.folder, self.user = str(binary), Path(folder), user
+        self.started = []
 
     def line(self, *command, options=("--quiet", "--policy", "airgapped")):
         return [*identity(self.user), self.binary, "exec", *map(str, options), "--", *map(str, command)]
@@ -40,7 +41,9 @@ class Enclosed:
 
     def start(self, *command, options=("--quiet", "--policy", "airgapped"), env=(), **more):
         more = {"cwd": self.folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        return subprocess.Popen(self.line(*command, options=options), text=True, env={**ENVIRONMENT, **dict(env)}, **more)
+        process = subprocess.Popen(self.line(*command, options=options), text=True, env={**ENVIRONMENT, **dict(env)}, **more)
+        self.started.append(process)
+        return process
 
     def python(self, story, **more):
         """Runs a Python program inside; what it prints."""
@@ -48,10 +51,18 @@ class Enclosed:
         assert result.returncode == 0, result.stderr
         return result.stdout.strip()
 
+    def close(self):
+        """Ends what a failed test has left."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
     def outside(self, story, *arguments):
         """Starts a Python program outside, as the same user; returns when it has printed a line."""
         process = subprocess.Popen([*identity(self.user), "python3", "-c", story, *map(str, arguments)], text=True,
                                    cwd=self.folder, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.started.append(process)
         process.first_line = process.stdout.readline().strip()
         return process
 

@@ -26,6 +26,8 @@ def enclosed(request, user):
         own = folder / "own"
         own.mkdir()
         os.chown(own, user or 0, user or 0)
-        yield Enclosed(copy, own, user)
+        made = Enclosed(copy, own, user)
+        yield made
+        made.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
