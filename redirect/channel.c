@@ -16,10 +16,10 @@ static_assert(sizeof(struct capture_sockets) == CAPTURE_SOCKETS * sizeof(int),
 static_assert(CAPTURE_SOCKETS <= 8 && CAPTURE_SOCKETS <= FDS_MAX,
               "a bit of `present` and a place for each socket");
 
-static int put_text(char field[CHANNEL_ID_MAX], const char *text)
+static int put_text(char *field, size_t size, const char *text)
 {
     size_t length = strlen(text);
-    if (length >= CHANNEL_ID_MAX)
+    if (length >= size)
         return -ENAMETOOLONG;
     memcpy(field, text, length + 1);
     return 0;
@@ -30,10 +30,10 @@ static int send_message(int channel, const struct channel_message *message, cons
     return fds_send(channel, message, sizeof(*message), fds, count);
 }
 
-int channel_send_capture(int channel, const char *id, const char *name, const char *policy,
-                         const struct capture_sockets *sockets)
+int channel_send_container(int channel, uint32_t serial, const struct channel_container *who,
+                           const struct capture_sockets *sockets)
 {
-    struct channel_message message = {.type = CHANNEL_CAPTURE};
+    struct channel_message message = {.type = CHANNEL_CAPTURE, .serial = serial};
     int all[CAPTURE_SOCKETS], fds[CAPTURE_SOCKETS];
     size_t count = 0;
     memcpy(all, sockets, sizeof(all));
@@ -43,12 +43,38 @@ int channel_send_capture(int channel, const char *id, const char *name, const ch
         message.present |= (uint8_t)(1u << i);
         fds[count++] = all[i];
     }
-    int r = put_text(message.container_id, id);
+    int r = put_text(message.container_id, CHANNEL_ID_MAX, who->id);
     if (r == 0)
-        r = put_text(message.container_name, name);
+        r = put_text(message.container_name, CHANNEL_ID_MAX, who->name);
     if (r == 0)
-        r = put_text(message.policy, policy);
+        r = put_text(message.container_image, CHANNEL_IMAGE_MAX, who->image);
+    if (r == 0)
+        r = put_text(message.policy, CHANNEL_ID_MAX, who->policy);
     return r < 0 ? r : send_message(channel, &message, fds, count);
+}
+
+int channel_send_capture(int channel, const char *id, const char *name, const char *policy,
+                         const struct capture_sockets *sockets)
+{
+    const struct channel_container who = {.id = id, .name = name, .image = "", .policy = policy};
+    return channel_send_container(channel, 0, &who, sockets);
+}
+
+int channel_send_withdraw(int channel, uint32_t serial, const char *id)
+{
+    struct channel_message message = {.type = CHANNEL_WITHDRAW, .serial = serial};
+    int r = put_text(message.container_id, CHANNEL_ID_MAX, id);
+    return r < 0 ? r : send_message(channel, &message, NULL, 0);
+}
+
+int channel_send_config(int channel, uint32_t serial, int bundle)
+{
+    return send_message(channel, &(struct channel_message){.type = CHANNEL_CONFIG, .serial = serial}, &bundle, 1);
+}
+
+int channel_send_ping(int channel, uint32_t serial)
+{
+    return send_message(channel, &(struct channel_message){.type = CHANNEL_PING, .serial = serial}, NULL, 0);
 }
 
 int channel_send_audit(int channel, int fd)
@@ -62,9 +88,21 @@ int channel_send_finish(int channel, bool summary)
                         0);
 }
 
+int channel_send_drain(int channel, uint32_t drain_ms)
+{
+    return send_message(channel, &(struct channel_message){.type = CHANNEL_FINISH, .drain_ms = drain_ms}, NULL, 0);
+}
+
+int channel_send_answer(int channel, uint32_t serial, int code)
+{
+    const struct channel_message message = {
+        .type = code ? CHANNEL_FAILED : CHANNEL_READY, .serial = serial, .code = code};
+    return send_message(channel, &message, NULL, 0);
+}
+
 int channel_send_ready(int channel)
 {
-    return send_message(channel, &(struct channel_message){.type = CHANNEL_READY}, NULL, 0);
+    return channel_send_answer(channel, 0, 0);
 }
 
 /* How many descriptors come with this message; -1 when it is none of ours. */
@@ -74,9 +112,13 @@ static int expected_descriptors(const struct channel_message *message)
     case CHANNEL_CAPTURE:
         return message->present >> CAPTURE_SOCKETS ? -1 : __builtin_popcount(message->present);
     case CHANNEL_AUDIT:
+    case CHANNEL_CONFIG:
         return 1;
     case CHANNEL_FINISH:
     case CHANNEL_READY:
+    case CHANNEL_FAILED:
+    case CHANNEL_WITHDRAW:
+    case CHANNEL_PING:
         return 0;
     default:
         return -1;
@@ -90,7 +132,7 @@ static void hand_out(const struct channel_message *message, const int *fds,
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
         all[i] = message->type == CHANNEL_CAPTURE && message->present & 1u << i ? *fds++ : -1;
     memcpy(ret_sockets, all, sizeof(all));
-    *ret_fd = message->type == CHANNEL_AUDIT ? *fds : -1;
+    *ret_fd = message->type == CHANNEL_AUDIT || message->type == CHANNEL_CONFIG ? *fds : -1;
 }
 
 int channel_receive(int channel, struct channel_message *ret, struct capture_sockets *ret_sockets,
@@ -111,6 +153,7 @@ int channel_receive(int channel, struct channel_message *ret, struct capture_soc
     }
     message.container_id[CHANNEL_ID_MAX - 1] = 0;
     message.container_name[CHANNEL_ID_MAX - 1] = 0;
+    message.container_image[CHANNEL_IMAGE_MAX - 1] = 0;
     message.policy[CHANNEL_ID_MAX - 1] = 0;
     hand_out(&message, fds, ret_sockets, ret_fd);
     *ret = message;

@@ -1,11 +1,13 @@
 /*
  * Monitor and worker talk over one unix SOCK_SEQPACKET pair: fixed-size messages, descriptors beside them.
  *
- *   monitor → worker   CAPTURE (a namespace's sockets, who it is, its policy)   AUDIT (new audit file)
+ *   monitor → worker   CAPTURE (a namespace's sockets, who it is, its policy)   WITHDRAW (its flows end, its sockets close)
+ *                      CONFIG (a configuration as a bundle in a memory file)    AUDIT (new audit file)
+ *                      PING (answer when everything before it is done)
  *                      FINISH (end flows, flush, say the summary if asked, exit 0)
- *   worker  → monitor  READY (confined, listening)
+ *   worker  → monitor  READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG or PING, with its serial number
  *
- * The worker is the less trusted end: the monitor takes nothing from it but READY and its exit status.
+ * The worker is the less trusted end: the monitor takes nothing from it but whether something worked, and its exit status.
  */
 #pragma once
 
@@ -13,26 +15,54 @@
 
 #include <stdint.h>
 
-enum channel_type { CHANNEL_CAPTURE = 1, CHANNEL_AUDIT, CHANNEL_FINISH, CHANNEL_READY };
+enum channel_type {
+    CHANNEL_CAPTURE = 1,
+    CHANNEL_AUDIT,
+    CHANNEL_FINISH,
+    CHANNEL_READY,
+    CHANNEL_WITHDRAW,
+    CHANNEL_CONFIG,
+    CHANNEL_PING,
+    CHANNEL_FAILED
+};
 
 #define CHANNEL_ID_MAX 128
+#define CHANNEL_IMAGE_MAX 256
 
 struct channel_message {
     uint32_t type;
+    uint32_t serial;              /* chosen by the monitor, repeated in the answer */
+    int32_t code;                 /* FAILED: a positive errno */
+    uint32_t drain_ms;            /* FINISH: serve the flows that are up for so long, if they last; no new ones */
     uint8_t present;              /* CAPTURE: bit i: socket i of struct capture_sockets is there, in order */
     char container_id[CHANNEL_ID_MAX];
     char container_name[CHANNEL_ID_MAX];
-    char policy[CHANNEL_ID_MAX];  /* name; the worker looks it up in its snapshot */
+    char container_image[CHANNEL_IMAGE_MAX];
+    char policy[CHANNEL_ID_MAX];  /* name; the worker looks it up in its snapshot. "": by the assign rules */
     uint8_t summary;              /* FINISH: print the one-line summary of what was denied on standard error */
+};
+
+/* Who a capture belongs to. All texts may be "". */
+struct channel_container {
+    const char *id, *name, *image;
+    const char *policy;
 };
 
 int channel_send_capture(int channel, const char *id, const char *name, const char *policy,
                          const struct capture_sockets *sockets); /* the caller keeps its descriptors */
+int channel_send_container(int channel, uint32_t serial, const struct channel_container *who,
+                           const struct capture_sockets *sockets); /* likewise */
+int channel_send_withdraw(int channel, uint32_t serial, const char *id);
+int channel_send_config(int channel, uint32_t serial, int bundle); /* the caller keeps the descriptor */
+int channel_send_ping(int channel, uint32_t serial);
 int channel_send_audit(int channel, int fd);
 int channel_send_finish(int channel, bool summary);
+int channel_send_drain(int channel, uint32_t drain_ms);
 int channel_send_ready(int channel);
+/* READY for `code` 0, else FAILED with it (a positive errno). */
+int channel_send_answer(int channel, uint32_t serial, int code);
 
-/* One message. Descriptors of CAPTURE land in *ret_sockets, that of AUDIT in *ret_fd; the caller owns them. Returns 1, 0 at
+/* One message. Descriptors of CAPTURE land in *ret_sockets, that of AUDIT or CONFIG in *ret_fd; the caller owns them. Returns 1, 0 at
  * end of file, -EAGAIN, or another negative errno (-EBADMSG: not a message of ours; descriptors are closed). Strings are
  * NUL-terminated whatever was sent. */
 int channel_receive(int channel, struct channel_message *ret, struct capture_sockets *ret_sockets, int *ret_fd);

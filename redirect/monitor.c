@@ -26,28 +26,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#define READY_WAIT_MS 10000      /* from the worker's start to its READY */
-#define FINISH_WAIT_MS 5000      /* from FINISH to its end */
-#define RESTART_FIRST_MS 20      /* pause before a worker is started anew; doubles … */
-#define RESTART_LONGEST_MS 10000 /* … up to this … */
-#define RESTART_FORGET_MS 30000  /* … and begins anew when a worker has lived so long */
-
-struct worker_process {
-    pid_t pid; /* -1: none */
-    int channel;
-    uint64_t started; /* ms, monotonic */
-    uint64_t start_at; /* when there is none: start the next one then */
-    unsigned pause_ms;
-};
+#define FINISH_WAIT_MS 5000 /* from FINISH to its end */
 
 struct monitor {
     const struct monitor_exec *options;
@@ -65,34 +50,13 @@ struct monitor {
     int exec_errno;
 };
 
-static uint64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* --- the audit file ---------------------------------------------------------------------------------------------- */
-
-static int open_audit(const char *path, int *ret, struct error *err)
-{
-    if (!path)
-        return 0;
-    /* Readable too where that is possible: a line torn by a crash is then mended. */
-    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
-    if (fd < 0 && errno == EACCES)
-        fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0)
-        return error_errno(err, errno, "cannot open the audit file %s", path);
-    *ret = fd;
-    return 0;
-}
 
 static void reopen_audit(struct monitor *monitor)
 {
     struct error err;
     int fd = -1;
-    if (open_audit(monitor->options->audit_path, &fd, &err) < 0) {
+    if (audit_file_open(monitor->options->audit_path, &fd, &err) < 0) {
         log_error("%s; the old one stays in use", err.text);
         return;
     }
@@ -106,47 +70,10 @@ static void reopen_audit(struct monitor *monitor)
 
 /* --- the worker -------------------------------------------------------------------------------------------------- */
 
-/* Only the standard error, the channel and the audit file go with it; a session of its own keeps the terminal's signals away.
- */
-__attribute__((noreturn)) static void become_worker(struct monitor *monitor, int channel)
-{
-    int audit = monitor->audit;
-    setsid();
-    prctl(PR_SET_NAME, "sallyport-work");
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    dup2(null, STDIN_FILENO);
-    dup2(null, STDOUT_FILENO);
-    channel = fcntl(channel, F_DUPFD_CLOEXEC, 100); /* past 3 and 4, wherever they were */
-    audit = audit >= 0 ? fcntl(audit, F_DUPFD_CLOEXEC, 100) : -1;
-    dup3(channel, 3, O_CLOEXEC);
-    if (audit >= 0)
-        dup3(audit, 4, O_CLOEXEC);
-    syscall(SYS_close_range, audit >= 0 ? 5u : 4u, ~0u, 0u);
-    sigprocmask(SIG_SETMASK, &monitor->mask_before, NULL);
-    _exit(monitor->options->worker(3, audit >= 0 ? 4 : -1, monitor->options->worker_arg));
-}
-
 static int start_worker(struct monitor *monitor, struct error *err)
 {
-    struct worker_process *worker = &monitor->worker;
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return error_errno(err, errno, "cannot make a socket pair");
-    fflush(NULL);
-    pid_t pid = fork();
-    if (pid < 0) {
-        error_errno(err, errno, "cannot fork the worker");
-        close(pair[0]);
-        close(pair[1]);
-        return -err->code;
-    }
-    if (pid == 0)
-        become_worker(monitor, pair[1]);
-    close(pair[1]);
-    worker->pid = pid;
-    worker->channel = pair[0];
-    worker->started = now_ms();
-    return 0;
+    return worker_process_start(&monitor->worker, monitor->options->worker, monitor->options->worker_arg, monitor->audit,
+                                &monitor->mask_before, err);
 }
 
 static int hand_over(struct monitor *monitor)
@@ -163,7 +90,7 @@ static int await_ready(struct monitor *monitor, struct error *err)
     struct channel_message message;
     struct capture_sockets none = CAPTURE_SOCKETS_NONE;
     int unused = -1;
-    while (poll(&polled, 1, READY_WAIT_MS) < 0)
+    while (poll(&polled, 1, WORKER_READY_WAIT_MS) < 0)
         if (errno != EINTR)
             return error_errno(err, errno, "cannot wait for the worker");
     if (!polled.revents)
@@ -190,23 +117,9 @@ static void drain_channel(struct worker_process *worker)
 
 static void worker_died(struct monitor *monitor, int status)
 {
-    struct worker_process *worker = &monitor->worker;
-    uint64_t now = now_ms();
-    worker->pid = -1;
-    fd_close(&worker->channel);
-    if (worker->pause_ms == 0 || now - worker->started > RESTART_FORGET_MS)
-        worker->pause_ms = RESTART_FIRST_MS;
-    else if (worker->pause_ms < RESTART_LONGEST_MS)
-        worker->pause_ms *= 2;
-    worker->start_at = now + worker->pause_ms;
-    if (monitor->ended)
-        return;
-    char how[64];
-    if (WIFSIGNALED(status))
-        snprintf(how, sizeof(how), "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-    else
-        snprintf(how, sizeof(how), "ended with status %d", WEXITSTATUS(status));
-    log_error("the worker %s; the next one starts in %u ms, connections wait", how, worker->pause_ms);
+    worker_process_died(&monitor->worker);
+    if (!monitor->ended)
+        worker_process_log_death(&monitor->worker, status);
 }
 
 /* The sockets are still ours, so connections that came meanwhile are in their queues. */
@@ -214,7 +127,7 @@ static void replace_worker(struct monitor *monitor)
 {
     struct error err;
     if (start_worker(monitor, &err) < 0) {
-        monitor->worker.start_at = now_ms() + RESTART_LONGEST_MS;
+        monitor->worker.start_at = monotonic_ms() + WORKER_PAUSE_LONGEST_MS;
         log_error("%s", err.text);
         return;
     }
@@ -225,11 +138,11 @@ static void replace_worker(struct monitor *monitor)
 static void finish_worker(struct monitor *monitor, bool summary)
 {
     struct worker_process *worker = &monitor->worker;
-    uint64_t until = now_ms() + FINISH_WAIT_MS;
+    uint64_t until = monotonic_ms() + FINISH_WAIT_MS;
     if (worker->pid < 0 || channel_send_finish(worker->channel, summary) < 0)
         until = 0;
     while (worker->pid > 0) {
-        uint64_t now = now_ms();
+        uint64_t now = monotonic_ms();
         struct pollfd polled = {.fd = monitor->signals, .events = POLLIN};
         struct signalfd_siginfo info;
         if (waitpid(worker->pid, NULL, WNOHANG) != 0) {
@@ -373,21 +286,13 @@ static void read_event(struct monitor *monitor)
     }
 }
 
-static int time_to_restart(const struct monitor *monitor)
-{
-    uint64_t now = now_ms();
-    if (monitor->worker.pid >= 0)
-        return -1;
-    return monitor->worker.start_at <= now ? 0 : (int)(monitor->worker.start_at - now);
-}
-
 static void supervise(struct monitor *monitor)
 {
     while (!monitor->ended) {
         struct pollfd polled[] = {{.fd = monitor->enclosure.control, .events = POLLIN},
                                   {.fd = monitor->signals, .events = POLLIN},
                                   {.fd = monitor->worker.channel, .events = POLLIN}};
-        int got = poll(polled, 3, time_to_restart(monitor));
+        int got = poll(polled, 3, worker_process_due(&monitor->worker));
         if (got < 0 && errno != EINTR)
             break;
         if (got > 0 && polled[0].revents)
@@ -396,7 +301,7 @@ static void supervise(struct monitor *monitor)
             read_signal(monitor);
         else if (got > 0 && polled[2].revents)
             drain_channel(&monitor->worker);
-        if (!monitor->ended && time_to_restart(monitor) == 0)
+        if (!monitor->ended && worker_process_due(&monitor->worker) == 0)
             replace_worker(monitor);
     }
 }
@@ -444,7 +349,7 @@ static int start(struct monitor *monitor, struct error *err)
         plan.ports = &every_port;
         plan.port_count = 1;
     }
-    if ((failed = take_signals(monitor, err)) || (failed = open_audit(options->audit_path, &monitor->audit, err)))
+    if ((failed = take_signals(monitor, err)) || (failed = audit_file_open(options->audit_path, &monitor->audit, err)))
         return failed;
     find_terminal(monitor);
     plan.terminal = monitor->terminal;
@@ -514,7 +419,7 @@ int monitor_exec(const struct monitor_exec *options)
                               .signals = -1,
                               .audit = -1,
                               .terminal = -1,
-                              .worker = {.pid = -1, .channel = -1},
+                              .worker = WORKER_PROCESS_NONE,
                               .sockets = CAPTURE_SOCKETS_NONE,
                               .enclosure = ENCLOSURE_NONE};
     struct error err;

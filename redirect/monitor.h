@@ -7,9 +7,7 @@
 #include "acl/policy.h"
 #include "base/error.h"
 #include "redirect/sealed.h"
-
-/* Runs in a forked child that is to become the worker: confine, serve, return the exit status. Owns both descriptors. */
-typedef int (*monitor_worker_fn)(int channel, int audit_fd, void *arg);
+#include "redirect/supervisor.h"
 
 struct monitor_exec {
     char *const *argv;             /* the command, NULL-terminated */

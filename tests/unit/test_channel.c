@@ -125,6 +125,46 @@ static void plain_messages(void **state)
     assert_int_equal(channel_receive(ends[0], &message, &sockets, &fd), 0);
 }
 
+static void expect(int end, uint32_t type, uint32_t serial, struct channel_message *ret, int *ret_fd)
+{
+    struct capture_sockets sockets;
+    assert_int_equal(channel_receive(end, ret, &sockets, ret_fd), 1);
+    assert_int_equal(ret->type, type);
+    assert_int_equal(ret->serial, serial);
+    capture_sockets_close(&sockets);
+}
+
+static void what_a_daemon_says(void **state)
+{
+    const int *ends = *state;
+    const struct channel_container who = {.id = "c0ffee", .name = "ci-7", .image = "registry.example/ci:1", .policy = ""};
+    struct capture_sockets none = CAPTURE_SOCKETS_NONE;
+    struct channel_message message;
+    _cleanup_fd_ int sent = file();
+    int fd = -1;
+    assert_int_equal(channel_send_container(ends[0], 7, &who, &none), 0);
+    expect(ends[1], CHANNEL_CAPTURE, 7, &message, &fd);
+    assert_string_equal(message.container_image, "registry.example/ci:1");
+    assert_string_equal(message.policy, "");
+    assert_int_equal(channel_send_withdraw(ends[0], 8, "c0ffee"), 0);
+    expect(ends[1], CHANNEL_WITHDRAW, 8, &message, &fd);
+    assert_string_equal(message.container_id, "c0ffee");
+    assert_int_equal(channel_send_ping(ends[0], 9), 0);
+    expect(ends[1], CHANNEL_PING, 9, &message, &fd);
+    assert_int_equal(channel_send_drain(ends[0], 1500), 0);
+    expect(ends[1], CHANNEL_FINISH, 0, &message, &fd);
+    assert_int_equal(message.drain_ms, 1500);
+    assert_int_equal(channel_send_config(ends[0], 10, sent), 0);
+    expect(ends[1], CHANNEL_CONFIG, 10, &message, &fd);
+    assert_true(same_file(fd, sent));
+    fd_close(&fd);
+    assert_int_equal(channel_send_answer(ends[1], 10, 0), 0);
+    expect(ends[0], CHANNEL_READY, 10, &message, &fd);
+    assert_int_equal(channel_send_answer(ends[1], 11, ENOMEM), 0);
+    expect(ends[0], CHANNEL_FAILED, 11, &message, &fd);
+    assert_int_equal(message.code, ENOMEM);
+}
+
 /* A name that is cut off would name another policy. */
 static void long_names_are_refused(void **state)
 {
@@ -154,11 +194,13 @@ static void strings_end_whatever_was_sent(void **state)
     int fd;
     memset(raw.container_id, 'x', sizeof(raw.container_id));
     memset(raw.container_name, 'x', sizeof(raw.container_name));
+    memset(raw.container_image, 'x', sizeof(raw.container_image));
     memset(raw.policy, 'x', sizeof(raw.policy));
     assert_int_equal(fds_send(ends[0], &raw, sizeof(raw), NULL, 0), 0);
     assert_int_equal(channel_receive(ends[1], &message, &sockets, &fd), 1);
     assert_int_equal(strlen(message.container_id), CHANNEL_ID_MAX - 1);
     assert_int_equal(strlen(message.container_name), CHANNEL_ID_MAX - 1);
+    assert_int_equal(strlen(message.container_image), CHANNEL_IMAGE_MAX - 1);
     assert_int_equal(strlen(message.policy), CHANNEL_ID_MAX - 1);
 }
 
@@ -171,7 +213,9 @@ static void foreign_messages_are_refused(void **state)
         size_t descriptors;
     } cases[] = {
         {"no type", {.type = 0}, 0, 0},
-        {"unknown type", {.type = 5}, 0, 1},
+        {"unknown type", {.type = 99}, 0, 1},
+        {"config without a bundle", {.type = CHANNEL_CONFIG}, 0, 0},
+        {"withdraw with a gift", {.type = CHANNEL_WITHDRAW}, 0, 1},
         {"more sockets promised than sent", {.type = CHANNEL_CAPTURE, .present = 0x03}, 0, 1},
         {"more sockets sent than promised", {.type = CHANNEL_CAPTURE, .present = 0x01}, 0, 2},
         {"a socket that does not exist", {.type = CHANNEL_CAPTURE, .present = 0x80}, 0, 1},
@@ -223,6 +267,7 @@ int main(void)
         CASE(capture_carries_any_subset),
         CASE(audit_carries_its_file),
         CASE(plain_messages),
+        CASE(what_a_daemon_says),
         CASE(long_names_are_refused),
         CASE(strings_end_whatever_was_sent),
         CASE(foreign_messages_are_refused),
