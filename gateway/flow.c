@@ -13,37 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define BUFFER_FIRST 4096
 #define LINGER_DRAIN_MAX (256u * 1024)
-
-int buffer_reserve(struct buffer *buffer, size_t room)
-{
-    size_t length = buffer_length(buffer);
-    if (buffer->capacity - buffer->end >= room)
-        return 0;
-    if (buffer->start > 0) {
-        memmove(buffer->bytes, buffer->bytes + buffer->start, length);
-        buffer->start = 0;
-        buffer->end = length;
-    }
-    if (buffer->capacity - buffer->end >= room)
-        return 0;
-    size_t capacity = buffer->capacity ? buffer->capacity : BUFFER_FIRST;
-    while (capacity - length < room)
-        capacity *= 2;
-    uint8_t *bytes = realloc(buffer->bytes, capacity);
-    if (!bytes)
-        return -ENOMEM;
-    buffer->bytes = bytes;
-    buffer->capacity = capacity;
-    return 0;
-}
-
-void buffer_free(struct buffer *buffer)
-{
-    free(buffer->bytes);
-    *buffer = (struct buffer){0};
-}
 
 static uint64_t monotonic_ns(void)
 {
@@ -251,8 +221,6 @@ void flow_finish_refused(struct flow *flow)
     linger(flow);
 }
 
-static void flow_pass_unjudged(struct flow *flow);
-
 void flow_deny(struct flow *flow, enum acl_reason reason, const char *detail)
 {
     char id[FLOW_ID_SIZE];
@@ -272,226 +240,6 @@ void flow_deny(struct flow *flow, enum acl_reason reason, const char *detail)
         linger(flow);
     else
         flow_release(flow, true);
-}
-
-/* ---- decision ---- */
-
-/* From here on its bytes are nobody's business but the origin's. */
-static void become_raw(struct flow *flow)
-{
-    flow->kind = FLOW_RAW;
-    http_flow_destroy(flow);
-}
-
-/* Audit mode lets a flow through that enforce would refuse: to where it was going, whatever it is called. */
-static void flow_pass_unjudged(struct flow *flow)
-{
-    if (flow->kind != FLOW_TLS && !(flow->kind == FLOW_HTTP && flow->name_length))
-        become_raw(flow);
-    flow_bind_destination(flow, NULL);
-}
-
-static void allow(struct flow *flow, const struct acl_verdict *verdict)
-{
-    flow->verdict = *verdict;
-    flow->reason = verdict->reason;
-}
-
-/* The name is known and well-formed: what does the policy say? */
-void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol)
-{
-    struct acl_verdict verdict =
-        acl_policy_judge_name(flow->policy, protocol, flow->name, flow->name_length, flow->destination.port);
-    flow->verdict = verdict;
-    if (flow->ech_offered && acl_policy_ech_denied(flow->policy)) {
-        flow_deny(flow, ACL_ECH_DENIED, NULL);
-        return;
-    }
-    if (verdict.allowed) {
-        allow(flow, &verdict);
-        flow_bind(flow);
-        return;
-    }
-    if (verdict.reason == ACL_NO_RULE) {
-        struct acl_verdict by_address = acl_policy_judge_address(flow->policy, &flow->destination);
-        if (by_address.allowed) {
-            allow(flow, &by_address);
-            flow_bind_destination(flow, "address");
-            return;
-        }
-    }
-    flow_deny(flow, verdict.reason, NULL);
-}
-
-/* Nothing names anybody, so only an address rule can allow it. */
-static void decide_by_address(struct flow *flow, enum acl_reason reason, const char *detail)
-{
-    struct acl_verdict verdict = acl_policy_judge_address(flow->policy, &flow->destination);
-    become_raw(flow);
-    if (verdict.allowed) {
-        allow(flow, &verdict);
-        flow_bind_destination(flow, "address");
-        return;
-    }
-    flow->verdict = verdict;
-    flow_deny(flow, verdict.reason == ACL_RULE_DENY ? ACL_RULE_DENY : reason, detail);
-}
-
-/* On a port that is read: where names are denied, what does not show its name cannot be told from what is
- * denied. */
-void flow_decide_unnamed(struct flow *flow, enum acl_reason reason, const char *detail)
-{
-    if (acl_policy_denies_names(flow->policy) ||
-        !acl_policy_judge_address(flow->policy, &flow->destination).allowed)
-        flow_deny(flow, reason, detail);
-    else
-        decide_by_address(flow, reason, detail);
-}
-
-struct bound_name {
-    struct flow *flow;
-    struct acl_verdict verdict;
-    bool any;
-};
-
-/* Keeps the verdict that counts: a denial before an allowance before nothing. */
-static bool judge_bound_name(const char *name, size_t length, void *arg)
-{
-    struct bound_name *found = arg;
-    struct flow *flow = found->flow;
-    struct acl_verdict verdict =
-        acl_policy_judge_name(flow->policy, ACL_TCP, name, length, flow->destination.port);
-    bool denied = verdict.reason == ACL_RULE_DENY;
-    if (!found->any || denied || (verdict.allowed && !found->verdict.allowed)) {
-        memcpy(flow->name, name, length);
-        flow->name[length] = 0;
-        flow->name_length = (uint8_t)length;
-        found->verdict = verdict;
-    }
-    found->any = true;
-    return !denied;
-}
-
-/* A port that a tcp:// rule opened: nothing is read, the name is what DNS answered this address for. Returns
- * false when that says neither yes nor no. */
-static bool decide_by_binding(struct flow *flow)
-{
-    struct bound_name found = {.flow = flow};
-    namebook_names(flow->worker->names, &flow->destination, uv_now(&flow->worker->loop), judge_bound_name,
-                   &found);
-    if (!found.any || found.verdict.reason == ACL_NO_RULE)
-        return false;
-    flow->kind = FLOW_RAW;
-    flow->verdict = found.verdict;
-    if (found.verdict.allowed) {
-        allow(flow, &found.verdict);
-        flow_bind(flow);
-    } else {
-        flow_deny(flow, found.verdict.reason, NULL);
-    }
-    return true;
-}
-
-static void decide_before_reading(struct flow *flow, unsigned use)
-{
-    if ((use & ACL_PORT_TCP_NAME) && decide_by_binding(flow))
-        return;
-    if (use & (ACL_PORT_TLS | ACL_PORT_HTTP)) {
-        flow->name[flow->name_length = 0] = 0; /* the client will say it itself */
-        return;
-    }
-    if (use & ACL_PORT_ADDRESS)
-        decide_by_address(flow, flow->name_length ? ACL_NO_RULE : ACL_PORT_DENIED,
-                          "no address rule names it");
-    else if (use & ACL_PORT_TCP_NAME)
-        flow_deny(flow, flow->name_length ? ACL_NO_RULE : ACL_DESTINATION_UNBOUND,
-                  flow->name_length ? NULL : "no name that was looked up here has this address");
-    else
-        flow_deny(flow, ACL_PORT_DENIED, NULL);
-}
-
-static void sniff_tls(struct flow *flow)
-{
-    struct hello hello;
-    switch (hello_feed(&flow->hello, flow->up.bytes, flow->up.end, &hello)) {
-    case HELLO_MORE:
-        return;
-    case HELLO_BAD:
-        flow->ech_offered = hello.ech_offered;
-        memcpy(flow->alpn, hello.alpn, sizeof(flow->alpn));
-        flow_decide_unnamed(flow, hello.reason, hello.detail);
-        return;
-    case HELLO_DONE:
-        memcpy(flow->name, hello.name, sizeof(flow->name));
-        flow->name_length = hello.name_length;
-        flow->ech_offered = hello.ech_offered;
-        memcpy(flow->alpn, hello.alpn, sizeof(flow->alpn));
-        flow_decide_by_name(flow, ACL_TLS);
-        return;
-    }
-}
-
-static void sniff_parse(struct flow *flow)
-{
-    unsigned use = acl_policy_port_use(flow->policy, flow->destination.port);
-    if (flow->kind == FLOW_UNKNOWN) {
-        if (flow->up.bytes[0] == 0x16 || flow->up.bytes[0] >= 0x80)
-            flow->kind = FLOW_TLS;
-        else if (http_gate_looks_like(flow->up.bytes, flow->up.end))
-            flow->kind = FLOW_HTTP;
-        else {
-            flow_decide_unnamed(flow, use & ACL_PORT_TLS ? ACL_NOT_TLS : ACL_MALFORMED_HTTP,
-                                "neither TLS nor HTTP");
-            return;
-        }
-        if (flow->kind == FLOW_HTTP && !(use & ACL_PORT_HTTP)) {
-            flow_decide_unnamed(flow, ACL_NOT_TLS, "plain HTTP on a port for TLS");
-            return;
-        }
-    }
-    if (flow->kind == FLOW_TLS)
-        sniff_tls(flow);
-    else
-        http_flow_sniff(flow);
-}
-
-static void sniff_ended_early(struct flow *flow)
-{
-    if (flow->up.end == 0)
-        flow_end(flow, AUDIT_CLOSE_CLIENT, "fin_before_hello", false);
-    else
-        flow_deny(flow, flow->kind == FLOW_HTTP ? ACL_MALFORMED_HTTP : ACL_MALFORMED_CLIENT_HELLO,
-                  "the client closed before it was complete");
-}
-
-static void sniff(struct flow *flow)
-{
-    while (flow->state == FLOW_SNIFF && flow->client.readable) {
-        if (buffer_length(&flow->up) > HELLO_MAX) {
-            flow_deny(flow, ACL_HELLO_TOO_LARGE, NULL);
-            return;
-        }
-        if (buffer_reserve(&flow->up, 2048) < 0) {
-            flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
-            return;
-        }
-        ssize_t got =
-            recv(flow->client.poll.fd, flow->up.bytes + flow->up.end, flow->up.capacity - flow->up.end, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0 && errno == EAGAIN) {
-            flow->client.readable = false;
-        } else if (got < 0) {
-            flow_end(flow, AUDIT_CLOSE_CLIENT, "rst_before_hello", true);
-        } else if (got == 0) {
-            flow->client.eof = true;
-            sniff_ended_early(flow);
-            return;
-        } else {
-            flow->up.end += (size_t)got;
-            sniff_parse(flow);
-        }
-    }
 }
 
 /* ---- events ---- */
@@ -531,7 +279,7 @@ void flow_client_ready(struct poll_handle *handle, uint32_t events)
     flow_side_note(side, events);
     switch (flow->state) {
     case FLOW_SNIFF:
-        sniff(flow);
+        flow_sniff(flow);
         break;
     case FLOW_RESOLVE:
     case FLOW_CONNECT:
@@ -690,6 +438,6 @@ void flow_start(struct capture *capture, const struct capture_listener *listener
     if (!admit(flow, listener))
         return;
     flow->client.readable = flow->client.writable = true;
-    decide_before_reading(flow, acl_policy_port_use(flow->policy, flow->destination.port));
-    sniff(flow);
+    flow_decide_before_reading(flow);
+    flow_sniff(flow);
 }

@@ -14,25 +14,13 @@
  */
 #pragma once
 
+#include "gateway/buffer.h"
 #include "gateway/hello.h"
 #include "gateway/http_gate.h"
 #include "gateway/worker_internal.h"
 
 enum flow_state { FLOW_SNIFF, FLOW_RESOLVE, FLOW_CONNECT, FLOW_RELAY, FLOW_LINGER, FLOW_ENDED };
 enum flow_kind { FLOW_UNKNOWN, FLOW_TLS, FLOW_HTTP, FLOW_RAW };
-
-/* Bytes on their way: [start, end) of an allocation that exists only while needed. */
-struct buffer {
-    uint8_t *bytes;
-    size_t start, end, capacity;
-};
-/* Room for `room` bytes behind `end`, moving what is there to the front first. 0 or -ENOMEM. */
-int buffer_reserve(struct buffer *buffer, size_t room);
-void buffer_free(struct buffer *buffer);
-static inline size_t buffer_length(const struct buffer *buffer)
-{
-    return buffer->end - buffer->start;
-}
 
 struct flow_side {
     struct poll_handle poll;
@@ -119,6 +107,12 @@ void flow_start(struct capture *capture, const struct capture_listener *listener
 
 void flow_set_state(struct flow *flow, enum flow_state state);
 
+/* decide.c: judge what can be judged before a byte is read; then read until the client has named whom it
+ * wants. */
+void flow_decide_before_reading(struct flow *flow);
+void flow_sniff(struct flow *flow);
+/* Audit mode: let it through to where it was going. */
+void flow_pass_unjudged(struct flow *flow);
 /* The name is known and well-formed: judge it, and go on to binding or refusal. */
 void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol);
 /* The bytes name nobody, for `reason`: an address rule may still let them pass, else they are refused. */
