@@ -13,7 +13,7 @@
 static int load_init(struct load *load, const char *name, struct config_errors *errors)
 {
     *errors = (struct config_errors){0};
-    *load = (struct load){.name = name, .folder = ".", .errors = errors, .hash = HASH_START};
+    *load = (struct load){.name = name, .folder = ".", .errors = errors, .record = {-1}, .hash = HASH_START};
     load->snapshot = snapshot_create();
     load->out_of_memory = !load->snapshot;
     return load->snapshot ? 0 : -ENOMEM;
@@ -90,25 +90,108 @@ int config_load_text(const char *name, const char *text, size_t length, struct c
     return load_finish(&load, r, ret);
 }
 
-static int report_unreadable(const char *path, const struct error *err, struct config_errors *errors)
+static int copy_from_bundle(const struct bundle *bundle, const char *path, size_t limit, char **ret, size_t *ret_length,
+                            struct error *err)
 {
-    struct load load;
-    struct config_snapshot *none = NULL;
-    if (load_init(&load, path, errors) == 0)
-        report(&load, (struct mark){0}, "%s", err->text);
-    int r = load_finish(&load, 0, &none);
-    return r == -ENOMEM ? r : -err->code;
+    struct bundle_file file;
+    if (!bundle_find(bundle, path, &file))
+        return error_set(err, ENOENT, "it is not in the bundle");
+    if (file.length > limit)
+        return error_set(err, EFBIG, "it is larger than %zu MiB", limit >> 20);
+    char *copy = malloc(file.length + 1);
+    if (!copy)
+        return error_set(err, ENOMEM, "out of memory");
+    memcpy(copy, file.bytes, file.length);
+    copy[file.length] = 0;
+    *ret = copy;
+    *ret_length = file.length;
+    return 0;
+}
+
+int load_file_read(struct load *load, const char *path, size_t limit, char **ret, size_t *ret_length, struct error *err)
+{
+    if (load->bundle)
+        return copy_from_bundle(load->bundle, path, limit, ret, ret_length, err);
+    int r = config_file_read(path, limit, ret, ret_length, err);
+    if (r < 0 || (r = bundle_add(&load->record, path, *ret, *ret_length)) == 0)
+        return r;
+    free(*ret);
+    return error_errno(err, -r, "cannot copy it");
+}
+
+/* The whole of a load from files or from a bundle, after load_init(); its name is the path. */
+static int load_files(struct load *load, struct config_snapshot **ret)
+{
+    struct error err;
+    char *text = NULL;
+    size_t length;
+    int r = load_file_read(load, load->name, CONFIG_MAX_BYTES, &text, &length, &err);
+    if (r < 0) {
+        report(load, (struct mark){0}, "%s", err.text);
+        int finished = load_finish(load, 0, ret);
+        return finished == -ENOMEM ? finished : r;
+    }
+    set_folder(load);
+    r = load_text(load, text, length);
+    r = load_finish(load, r, ret);
+    free(text);
+    return r;
 }
 
 int config_load_file(const char *path, struct config_snapshot **ret, struct config_errors *errors)
 {
+    struct load load;
+    int r = load_init(&load, path, errors);
+    return r == 0 ? load_files(&load, ret) : load_finish(&load, r, ret);
+}
+
+static int report_trouble(struct load *load, const struct error *err, struct config_snapshot **ret)
+{
+    report(load, (struct mark){0}, "%s", err->text);
+    return load_finish(load, -err->code, ret);
+}
+
+int config_load_file_bundled(const char *path, struct config_snapshot **ret, int *ret_bundle, struct config_errors *errors)
+{
+    struct load load;
     struct error err;
-    char *text;
-    size_t length;
-    if (config_file_read(path, CONFIG_MAX_BYTES, &text, &length, &err) < 0)
-        return report_unreadable(path, &err, errors);
-    int r = config_load_text(path, text, length, ret, errors);
-    free(text);
+    struct config_snapshot *snapshot = NULL;
+    int r = load_init(&load, path, errors);
+    if (r < 0)
+        return load_finish(&load, r, ret);
+    if (bundle_create(&load.record, &err) < 0)
+        return report_trouble(&load, &err, ret);
+    r = load_files(&load, &snapshot);
+    if (r < 0) {
+        bundle_abandon(&load.record);
+        return r;
+    }
+    if (bundle_finish(&load.record, ret_bundle, &err) < 0) {
+        config_unref(snapshot);
+        load_init(&load, path, errors);
+        return report_trouble(&load, &err, ret);
+    }
+    *ret = snapshot;
+    return 0;
+}
+
+int config_load_bundle(int fd, struct config_snapshot **ret, struct config_errors *errors)
+{
+    struct load load;
+    struct error err;
+    struct bundle bundle;
+    struct bundle_file first;
+    int r = bundle_open(fd, &bundle, &err);
+    if (r < 0) {
+        r = load_init(&load, "bundle", errors);
+        return r == 0 ? report_trouble(&load, &err, ret) : load_finish(&load, r, ret);
+    }
+    char *name = bundle_find(&bundle, NULL, &first) ? strndup(first.path, first.path_length) : NULL;
+    r = load_init(&load, name ? name : "bundle", errors);
+    load.bundle = &bundle;
+    r = r == 0 && name ? load_files(&load, ret) : load_finish(&load, -ENOMEM, ret);
+    free(name);
+    bundle_close(&bundle);
     return r;
 }
 

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "config/arena.h"
+#include "config/bundle.h"
 #include "config/presets.h"
 #include "config/profiles.h"
 #include "config/snapshot.h"
@@ -80,6 +81,8 @@ struct load {
     struct assign_draft *assigns;
     struct reference fallback; /* `default` */
     struct names_file *files;
+    struct bundle_writer record;  /* what is read goes there as well */
+    const struct bundle *bundle;  /* read from it, not from files */
     uint64_t hash;                    /* of everything that was read */
     struct config_snapshot *snapshot; /* under construction */
 };
@@ -95,6 +98,9 @@ void report_warning(struct load *load, struct mark mark, const char *format, ...
 /* arena_alloc() that notes its failure in `load`. */
 void *load_alloc(struct load *load, size_t size);
 char *load_copy(struct load *load, const char *text, size_t length);
+
+/* load.c: a whole file, from the bundle when the load is from one; recorded when it is to be. */
+int load_file_read(struct load *load, const char *path, size_t limit, char **ret, size_t *ret_length, struct error *err);
 
 /* read.c: the schema of the file. */
 struct node;

@@ -1,5 +1,4 @@
 #include "config/names_file.h"
-#include "config/file.h"
 #include "config/hash.h"
 
 #include <errno.h>
@@ -118,7 +117,7 @@ static struct names_file *read_names(struct load *load, struct mark mark, const 
     if (!file)
         return NULL;
     file->path = path;
-    if (config_file_read(path, NAMES_FILE_MAX_BYTES, &file->bytes, &file->length, &err) < 0) {
+    if (load_file_read(load, path, NAMES_FILE_MAX_BYTES, &file->bytes, &file->length, &err) < 0) {
         report(load, mark, "%s: %s", path, err.text);
         return NULL;
     }

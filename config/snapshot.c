@@ -105,6 +105,16 @@ const struct acl_policy *config_assign(const struct config_snapshot *snapshot, c
     return snapshot->fallback;
 }
 
+const struct acl_policy *config_policy_for(const struct config_snapshot *snapshot, const char *asked,
+                                           const char *container_name)
+{
+    const struct acl_policy *policy;
+    if (!*asked)
+        return config_assign(snapshot, container_name, NULL);
+    policy = config_policy(snapshot, asked);
+    return policy ? policy : config_policy(snapshot, "deny");
+}
+
 const char *config_only_policy(const struct config_snapshot *snapshot)
 {
     return snapshot->own_count == 1 ? acl_policy_name(snapshot->own[0]) : NULL;

@@ -36,6 +36,10 @@ void config_errors_finish(struct config_errors *errors);
 /* Load a YAML (or JSON) file. 0, or a negative errno with at least one line in *errors. Paths of allow_files
  * are taken relative to the file's folder. */
 int config_load_file(const char *path, struct config_snapshot **ret, struct config_errors *errors);
+/* The same, and *ret_bundle gets a sealed memory file with all that was read, from which config_load_bundle() makes the same
+ * snapshot (equal version) in a process without files. The caller keeps the descriptors. */
+int config_load_file_bundled(const char *path, struct config_snapshot **ret, int *ret_bundle, struct config_errors *errors);
+int config_load_bundle(int bundle, struct config_snapshot **ret, struct config_errors *errors);
 /* The same over text in memory; `name` is what errors call it. */
 int config_load_text(const char *name, const char *text, size_t length, struct config_snapshot **ret,
                      struct config_errors *errors);
@@ -59,6 +63,10 @@ const struct acl_policy *config_policy(const struct config_snapshot *snapshot, c
  * everything. */
 const struct acl_policy *config_assign(const struct config_snapshot *snapshot, const char *container_name,
                                        const struct addr *source);
+/* The policy of a container: the one that was asked for by name (the one that denies everything when there is none of that
+ * name), else, when `asked` is empty, what config_assign() gives it. Never NULL. */
+const struct acl_policy *config_policy_for(const struct config_snapshot *snapshot, const char *asked,
+                                           const char *container_name);
 /* A name for the file's only policy, or NULL when there are none or several (then the user must say which).
  */
 const char *config_only_policy(const struct config_snapshot *snapshot);
