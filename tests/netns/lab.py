@@ -393,7 +393,10 @@ class Lab:
 
     def start(self, command, user=None, env=None, cwd=None, **options):
         """`sallyport exec … -- command` in the host's namespace, as root or as a uid."""
-        line, audit_path = self.command_line(command, **options)
+        return self.start_line(*self.command_line(command, **options), user=user, env=env, cwd=cwd)
+
+    def start_line(self, line, audit_path, user=None, env=None, cwd=None):
+        """A whole command line, as command_line() makes them."""
         identity = ["--reuid", str(user), "--regid", str(user), "--clear-groups"] if user else []
         process = subprocess.Popen(
             self.host.enter(["setpriv", *identity, "--pdeathsig", "KILL", "--", *line]), text=True, errors="replace",

@@ -72,3 +72,28 @@ def test_a_mark_changes_nothing(lab):
     uplink = lab.capture()
     run = lab.exec(["python3", "-c", story], **ALLOWED)
     assert run.out.strip() != "0" and not uplink.packets()
+
+
+def test_the_gateways_own_ports_lead_nowhere(lab):
+    """Its listeners stand in the namespace, seen by all. Dialled directly they are a `loop`, whatever name is claimed."""
+    story = """import socket
+for path, places in (('/proc/net/tcp', ('127.0.0.1', '10.0.2.100')), ('/proc/net/tcp6', ('::1', 'fd00::100'))):
+    for fields in map(str.split, open(path).readlines()[1:]):
+        for place in places if fields[3] == '0A' else ():
+            try:
+                c = socket.create_connection((place, int(fields[1].split(':')[1], 16)), timeout=5)
+                c.sendall(b'GET / HTTP/1.1\\r\\nHost: allowed.example\\r\\n\\r\\n')
+                print('heard', c.recv(200))
+            except OSError as problem:
+                print('refused', problem)"""
+    uplink = lab.capture()
+    run = lab.exec(["python3", "-c", story], **ALLOWED).ok()
+    assert "200 OK" not in run.out and run.audit.reasons() == {"loop"} and not run.audit.allowed()
+    assert not uplink.packets()
+
+
+def test_the_commands_own_servers_are_its_own_affair(lab, user):
+    story = """cd /usr/share; python3 -m http.server -b 127.0.0.1 8000 2>/dev/null &
+        until curl -sS --max-time 5 -o /dev/null -w '%{http_code}\\n' http://localhost:8000/ 2>/dev/null; do sleep 0.1; done; kill $!"""
+    run = lab.exec(["sh", "-c", story], user=user, **ALLOWED)
+    assert run.out.strip().endswith("200") and not run.audit

@@ -44,6 +44,21 @@ def test_a_body_hides_no_request(lab):
     assert not run.audit.denied() and not denied_requests(lab)
 
 
+def test_two_allowed_names_on_one_connection(lab):
+    """Both names have the address that is connected to: the second request may use the connection."""
+    run = lab.exec([*lab.client, "talk", HOST, "80", get("allowed.example"), get("cdn-denied.example")],
+                   allow=["allowed.example", "cdn-denied.example"]).ok()
+    assert "200 allowed.example at" in run.out and "200 cdn-denied.example at" in run.out
+
+
+def test_an_allowed_name_that_lives_elsewhere_is_not_asked_for_here(lab):
+    """The second name is allowed too, but the server at the other end is not its own: nothing is told to it."""
+    run = lab.exec([*lab.client, "talk", HOST, "80", get("allowed.example"), get("www.allowed.example", "/secret")],
+                   allow=["allowed.example", "www.allowed.example"]).ok()
+    assert [line.split()[0] for line in run.out.splitlines() if line[:3].isdigit()] == ["200", "403"]
+    assert run.audit.reasons() == {"destination_unbound"} and not any("www." in line for line in lab.requests())
+
+
 FAULTS = {
     # story: (request, reasons)
     "no host": ("GET / HTTP/1.1\\r\\n\\r\\n", "host_missing"),
