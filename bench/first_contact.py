@@ -103,7 +103,7 @@ def measure_memory(lab, flows):
 
 def print_memory(memory):
     flows = memory["flows"]
-    print(f"\nmemory (KiB), idle and with {flows} idle TLS flows")
+    print(f"memory (KiB), idle and with {flows} idle TLS flows")
     if "failure" in memory:
         print(f"  none: {memory['failure']}")
         return
@@ -115,8 +115,8 @@ def print_memory(memory):
 
 
 def print_machine(facts, version):
-    load = " ".join(f"{one:.2f}" for one in facts["load_average"])
-    print(f"{version} on {facts['cores']} cores ({facts['cpu']}), {facts['memory_mib']} MiB, Linux {facts['kernel']}, "
+    load = ", after it ".join(" ".join(f"{one:.2f}" for one in facts[when]) for when in ("load_before", "load_after"))
+    print(f"\n{version} on {facts['cores']} cores ({facts['cpu']}), {facts['memory_mib']} MiB, Linux {facts['kernel']}; "
           f"load before the run {load}")
 
 
@@ -124,9 +124,8 @@ def run(lab, arguments):
     for file in (HERE / "first_byte.py", arguments.build / "bench/https_client"):
         shutil.copy(file, lab.folder)
     origin.start(lab)
-    facts = machine()
+    facts = {**machine(), "load_before": os.getloadavg()}
     version = subprocess.run([lab.binary, "--version"], check=True, capture_output=True, text=True).stdout.strip()
-    print_machine(facts, version)
     tables = {"enrolment: start to first byte of output": measure_enrolment(lab, arguments.starts)}
     known, fresh = measure_connections(lab, arguments.connections, arguments.names)
     tables["new HTTPS connection: connect, TLS 1.3, GET 1 KiB, close"] = known
@@ -135,6 +134,8 @@ def run(lab, arguments):
         print_series(title, series)
     memory = measure_memory(lab, arguments.flows)
     print_memory(memory)
+    facts["load_after"] = os.getloadavg()
+    print_machine(facts, version)
     if arguments.json:
         text = json.dumps({"version": version, "machine": facts, "memory": memory,
                            "series": {title: [one.as_json() for one in series] for title, series in tables.items()}}, indent=1)

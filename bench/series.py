@@ -42,7 +42,8 @@ class Series:
                 "p99": quantile(ordered, 0.99), "min": ordered[0], "max": ordered[-1]}
 
     def compared(self):
-        """This beside its baseline, of the same run; None when either had a failure."""
+        """This beside its baseline, of the same run; None when either had a failure. What is added at p99 is the
+        difference of the two p99, so on a machine that does other work it may come out negative: then it says nothing."""
         if not (self.baseline and self.usable() and self.baseline.usable()):
             return None
         ours, theirs = self.summary(), self.baseline.summary()
@@ -71,7 +72,7 @@ def _ms(nanoseconds):
 
 
 def print_series(title, series):
-    print(f"\n{title} (ms)")
+    print(f"{title} (ms)")
     print(f"  {'':42}{'n':>5}{'failed':>7}{'median':>9}{'p25–p75':>17}{'p99':>9}{'max':>9}{'ratio':>7}{'added: median':>15}{'p99':>9}")
     for one in series:
         line = f"  {one.name:42}{len(one.samples):>5}{len(one.failures):>7}"
@@ -85,6 +86,7 @@ def print_series(title, series):
         print(line)
         for why in sorted(set(one.failures)):
             print(f"      {one.failures.count(why)} × {why}")
+    print()
 
 
 def machine():
@@ -97,4 +99,4 @@ def machine():
     with open("/proc/meminfo") as info:
         memory = int(info.readline().split()[1]) // 1024
     return {"cpu": model or platform.machine(), "cores": len(os.sched_getaffinity(0)), "memory_mib": memory,
-            "kernel": platform.release(), "load_average": list(os.getloadavg())}
+            "kernel": platform.release()}
