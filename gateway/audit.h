@@ -53,7 +53,7 @@ struct audit_event {
     const char *policy;       /* rule.ruleset */
     const struct acl_verdict *verdict; /* rule.name (its text), sallyport.rule_origin "file:line" */
     const char *policy_version;        /* rule.version */
-    const char *container_id, *container_name;
+    const char *container_id, *container_name, *container_image;
     const char *binding;      /* sallyport.binding: "dns", "resolved", "redialled", "address" */
     const char *detail;       /* sallyport.detail: a static sentence */
     uint64_t bytes_sent;      /* source.bytes: client to origin */

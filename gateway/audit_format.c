@@ -219,6 +219,11 @@ static void put_container(struct line *line, const struct audit_event *event)
     json_object(&line->json, "container");
     put_text(line, "id", event->container_id);
     put_text(line, "name", event->container_name);
+    if (event->container_image) {
+        json_object(&line->json, "image");
+        put_text(line, "name", event->container_image);
+        json_object_end(&line->json);
+    }
     json_object_end(&line->json);
 }
 

@@ -118,7 +118,6 @@ static int listener_add(struct capture *capture, struct capture_listener *listen
 
 int capture_add(struct worker *worker, const struct channel_message *who, struct capture_sockets *sockets)
 {
-    const struct acl_policy *policy = config_policy(worker->snapshot, who->policy);
     struct capture *capture = calloc(1, sizeof(*capture));
     int r = 0;
     if (!capture) {
@@ -126,10 +125,13 @@ int capture_add(struct worker *worker, const struct channel_message *who, struct
         return -ENOMEM;
     }
     capture->worker = worker;
-    capture->policy = policy ? policy : config_assign(worker->snapshot, "", &(struct addr){0});
+    capture->policy = config_policy_for(worker->snapshot, who->policy, who->container_name);
     snprintf(capture->id, sizeof(capture->id), "%s", who->container_id);
     snprintf(capture->name, sizeof(capture->name), "%s", who->container_name);
+    snprintf(capture->image, sizeof(capture->image), "%s", who->container_image);
+    snprintf(capture->policy_asked, sizeof(capture->policy_asked), "%s", who->policy);
     list_append(&worker->captures, &capture->link);
+    worker->capture_count++;
     for (int family = 0; family < 2; family++) {
         r |= listener_add(capture, &capture->tcp[family], &sockets->tcp[family], accept_ready);
         r |= listener_add(capture, &capture->dns_udp[family], &sockets->dns_udp[family], dns_udp_ready);
@@ -151,8 +153,17 @@ static void listener_remove(struct capture_listener *listener)
     fd_close(&fd);
 }
 
-/* The flows must have ended before. */
-void capture_remove(struct capture *capture)
+struct capture *capture_find(const struct worker *worker, const char *id)
+{
+    for (struct list *link = worker->captures.next; link != &worker->captures; link = link->next) {
+        struct capture *capture = list_entry(link, struct capture, link);
+        if (!strcmp(capture->id, id))
+            return capture;
+    }
+    return NULL;
+}
+
+void capture_close(struct capture *capture)
 {
     dns_service_forget(capture);
     for (int family = 0; family < 2; family++) {
@@ -161,6 +172,13 @@ void capture_remove(struct capture *capture)
         listener_remove(&capture->dns_tcp[family]);
     }
     listener_remove(&capture->nflog);
+}
+
+/* The flows must have ended before. */
+void capture_remove(struct capture *capture)
+{
+    capture_close(capture);
+    capture->worker->capture_count--;
     list_remove(&capture->link);
     free(capture);
 }

@@ -35,6 +35,21 @@ void deadline_queue_init(struct deadline_queue *queue, uv_loop_t *loop, uint64_t
     queue->timer.data = queue;
 }
 
+/* The queue stays in order: all that is cut is cut to the same moment, and whatever comes later comes no sooner. */
+void deadline_queue_set_duration(struct deadline_queue *queue, uint64_t duration_ms)
+{
+    uint64_t latest = uv_now(queue->timer.loop) + duration_ms;
+    bool shorter = duration_ms < queue->duration_ms;
+    queue->duration_ms = duration_ms;
+    for (struct list *link = queue->waiting.next; shorter && link != &queue->waiting; link = link->next) {
+        struct deadline *deadline = list_entry(link, struct deadline, link);
+        if (deadline->at > latest)
+            deadline->at = latest;
+    }
+    if (shorter)
+        arm(queue);
+}
+
 void deadline_queue_finish(struct deadline_queue *queue)
 {
     uv_close((uv_handle_t *)&queue->timer, NULL);

@@ -26,6 +26,8 @@ struct deadline_queue {
 
 void deadline_queue_init(struct deadline_queue *queue, uv_loop_t *loop, uint64_t duration_ms,
                          void (*expired)(struct deadline *deadline));
+/* Who waits already waits no longer than the new duration from now. */
+void deadline_queue_set_duration(struct deadline_queue *queue, uint64_t duration_ms);
 void deadline_queue_finish(struct deadline_queue *queue);
 
 void deadline_init(struct deadline *deadline);

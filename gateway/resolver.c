@@ -216,6 +216,8 @@ static void on_ready(struct poll_handle *handle, uint32_t events)
 static int attempt_open(struct resolver_exchange *x)
 {
     struct sockaddr_storage to;
+    if (x->resolver->server_count == 0) /* a new configuration took them away */
+        return -ESRCH;
     const struct addr *server = &x->resolver->servers[x->attempt % x->resolver->server_count];
     socklen_t to_length = addr_to_sockaddr(server, &to);
     int kind = x->over_tcp ? SOCK_STREAM : SOCK_DGRAM;
@@ -262,12 +264,17 @@ static void on_timeout(struct deadline *deadline)
     attempt_failed(list_entry(deadline, struct resolver_exchange, deadline), -ETIMEDOUT);
 }
 
+void resolver_set_servers(struct resolver *resolver, const struct addr *servers, size_t count)
+{
+    resolver->server_count = count < RESOLVER_SERVERS_MAX ? count : RESOLVER_SERVERS_MAX;
+    memcpy(resolver->servers, servers, resolver->server_count * sizeof(*servers));
+}
+
 void resolver_init(struct resolver *resolver, uv_loop_t *loop, struct poller *poller,
                    const struct addr *servers, size_t count)
 {
     *resolver = (struct resolver){.poller = poller};
-    resolver->server_count = count < RESOLVER_SERVERS_MAX ? count : RESOLVER_SERVERS_MAX;
-    memcpy(resolver->servers, servers, resolver->server_count * sizeof(*servers));
+    resolver_set_servers(resolver, servers, count);
     list_init(&resolver->exchanges);
     deadline_queue_init(&resolver->timeouts, loop, RESOLVER_ATTEMPT_MS, on_timeout);
 }

@@ -37,6 +37,8 @@ struct resolver {
 /* `servers` have their ports. None: every question fails. */
 void resolver_init(struct resolver *resolver, uv_loop_t *loop, struct poller *poller,
                    const struct addr *servers, size_t count);
+/* For questions from now on; those under way that come to their next attempt ask the new ones too. */
+void resolver_set_servers(struct resolver *resolver, const struct addr *servers, size_t count);
 /* Every outstanding question is dropped without its callback. */
 void resolver_finish(struct resolver *resolver);
 /* The `nameserver` lines of a resolv.conf(5), port 53. Returns how many. */

@@ -11,8 +11,10 @@
 #include "base/log.h"
 #include "gateway/confine.h"
 #include "gateway/flow.h"
+#include "gateway/reload.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +34,7 @@
 #define FINISH_MS 1000 /* for bytes on their way when the command has ended */
 #define AUDIT_FLUSH_MS 3000
 #define NAMEBOOK_PAIRS 65536
+#define ANSWER_MS 5000 /* for the monitor to read what is said */
 #define DESCRIPTORS_OF_OUR_OWN 128
 #define DESCRIPTORS_PER_FLOW 3 /* client, origin, and a second attempt while connecting */
 
@@ -62,6 +65,7 @@ struct audit_event worker_event(const struct worker *worker, const struct captur
         .policy_version = config_version(worker->snapshot),
         .container_id = capture->id,
         .container_name = capture->name,
+        .container_image = *capture->image ? capture->image : NULL,
     };
 }
 
@@ -81,6 +85,8 @@ static void sweep(uv_prepare_t *prepare)
         list_remove(&flow->link);
         free(flow);
     }
+    if (w->draining && list_empty(&w->flows))
+        uv_stop(&w->loop);
     if (!w->finishing)
         return;
     for (struct list *link = w->flows.next, *next; link != &w->flows; link = next) {
@@ -114,6 +120,15 @@ static void finish(struct worker *w, bool summary)
     uv_timer_start(&w->finish_timer, on_finish_timeout, FINISH_MS, 0);
 }
 
+/* Nothing new comes in; what is up may come to its end. */
+static void drain(struct worker *w, unsigned for_ms)
+{
+    w->draining = true;
+    for (struct list *link = w->captures.next; link != &w->captures; link = link->next)
+        capture_close(list_entry(link, struct capture, link));
+    uv_timer_start(&w->finish_timer, on_finish_timeout, for_ms, 0);
+}
+
 static void stop(struct worker *w, int status)
 {
     w->exit_status = status;
@@ -122,15 +137,74 @@ static void stop(struct worker *w, int status)
 
 /* ---- the channel ---- */
 
+/* The monitor reads soon; should it not, it is stuck or gone, and we are of no use without it. */
+void worker_answer(struct worker *w, uint32_t serial, int code)
+{
+    int r;
+    struct pollfd polled = {.fd = w->channel, .events = POLLOUT};
+    while ((r = channel_send_answer(w->channel, serial, code)) == -EAGAIN && poll(&polled, 1, ANSWER_MS) == 1)
+        ;
+    if (r < 0)
+        stop(w, 1);
+}
+
 static void take_capture(struct worker *w, const struct channel_message *message,
                          struct capture_sockets *sockets)
 {
     int r = capture_add(w, message, sockets);
-    if (r == 0)
-        r = channel_send_ready(w->channel);
-    if (r < 0) {
+    if (r < 0)
         log_error("worker: cannot serve the container \"%s\": %s", message->container_id, strerror(-r));
-        stop(w, 1);
+    worker_apply_config(w);
+    worker_answer(w, message->serial, -r);
+}
+
+static void withdraw(struct worker *w, const struct channel_message *message)
+{
+    struct capture *capture = capture_find(w, message->container_id);
+    for (struct list *link = w->flows.next, *next; capture && link != &w->flows; link = next) {
+        struct flow *flow = list_entry(link, struct flow, link);
+        next = link->next;
+        if (flow->capture == capture)
+            flow_end(flow, AUDIT_CLOSE_GATEWAY, "withdrawn", true);
+    }
+    if (capture)
+        capture_remove(capture);
+    worker_answer(w, message->serial, capture ? 0 : ENOENT);
+}
+
+static void take_config(struct worker *w, const struct channel_message *message, int bundle)
+{
+    int r = reload_start(w, bundle, message->serial);
+    if (r < 0)
+        worker_answer(w, message->serial, -r);
+}
+
+static void obey(struct worker *w, const struct channel_message *message, struct capture_sockets *sockets, int fd)
+{
+    switch (message->type) {
+    case CHANNEL_CAPTURE:
+        take_capture(w, message, sockets);
+        break;
+    case CHANNEL_WITHDRAW:
+        withdraw(w, message);
+        break;
+    case CHANNEL_CONFIG:
+        take_config(w, message, fd);
+        break;
+    case CHANNEL_AUDIT:
+        audit_reopen(w->audit, fd);
+        break;
+    case CHANNEL_PING:
+        worker_answer(w, message->serial, 0);
+        break;
+    case CHANNEL_FINISH:
+        if (message->drain_ms)
+            drain(w, message->drain_ms);
+        else
+            finish(w, message->summary);
+        break;
+    default:
+        break;
     }
 }
 
@@ -144,16 +218,10 @@ static void on_channel(uv_poll_t *watch, int status, int events)
     int r = status < 0 ? status : channel_receive(w->channel, &message, &sockets, &fd);
     if (r == -EAGAIN)
         return;
-    if (r <= 0) {
+    if (r <= 0)
         stop(w, 1);
-        return;
-    }
-    if (message.type == CHANNEL_CAPTURE)
-        take_capture(w, &message, &sockets);
-    else if (message.type == CHANNEL_AUDIT)
-        audit_reopen(w->audit, fd);
-    else if (message.type == CHANNEL_FINISH)
-        finish(w, message.summary);
+    else
+        obey(w, &message, &sockets, fd);
 }
 
 /* ---- the beginning ---- */
@@ -169,24 +237,42 @@ static unsigned raise_descriptor_limit(void)
     return limit.rlim_cur > 1u << 20 ? 1u << 20 : (unsigned)limit.rlim_cur;
 }
 
-static unsigned flow_limit(const struct config_limits *limits, unsigned descriptors)
+static unsigned flow_limit(const struct worker *w)
 {
-    unsigned room = descriptors > DESCRIPTORS_OF_OUR_OWN
-                        ? (descriptors - DESCRIPTORS_OF_OUR_OWN) / DESCRIPTORS_PER_FLOW
-                        : 1;
-    return limits->flows_total < room ? limits->flows_total : room;
+    unsigned used = DESCRIPTORS_OF_OUR_OWN + w->capture_count * CAPTURE_SOCKETS;
+    unsigned room = w->descriptors > used ? (w->descriptors - used) / DESCRIPTORS_PER_FLOW : 1;
+    return w->limits->flows_total < room ? w->limits->flows_total : room;
+}
+
+static const struct addr *name_servers(const struct worker *w, size_t *ret_count)
+{
+    const struct addr *servers = config_resolvers(w->snapshot, ret_count);
+    if (*ret_count > 0)
+        return servers;
+    *ret_count = w->host_server_count;
+    return w->host_servers;
 }
 
 static void start_resolver(struct worker *w)
 {
     size_t count;
-    struct addr host[RESOLVER_SERVERS_MAX];
-    const struct addr *servers = config_resolvers(w->snapshot, &count);
-    if (count == 0) {
-        count = resolver_read_host_servers("/etc/resolv.conf", host, RESOLVER_SERVERS_MAX);
-        servers = host;
-    }
+    w->host_server_count =
+        resolver_read_host_servers("/etc/resolv.conf", w->host_servers, RESOLVER_SERVERS_MAX);
+    const struct addr *servers = name_servers(w, &count);
     resolver_init(&w->resolver, &w->loop, &w->poller, servers, count);
+}
+
+void worker_apply_config(struct worker *w)
+{
+    size_t count;
+    const struct addr *servers = name_servers(w, &count);
+    w->limits = config_limits(w->snapshot);
+    w->flow_limit = flow_limit(w);
+    deadline_queue_set_duration(&w->hello_timeouts, w->limits->hello_timeout_ms);
+    deadline_queue_set_duration(&w->connect_timeouts, w->limits->connect_timeout_ms);
+    deadline_queue_set_duration(&w->idle_timeouts, w->limits->idle_timeout_ms);
+    deadline_queue_set_duration(&w->half_close_timeouts, w->limits->half_close_timeout_ms);
+    resolver_set_servers(&w->resolver, servers, count);
 }
 
 static void start_deadlines(struct worker *w)
@@ -235,7 +321,8 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     w->snapshot = options->snapshot;
     w->limits = config_limits(w->snapshot);
     w->audit_only = options->audit_only;
-    w->flow_limit = flow_limit(w->limits, raise_descriptor_limit());
+    w->descriptors = raise_descriptor_limit();
+    w->flow_limit = flow_limit(w);
     if (getrandom(&w->id_prefix, sizeof(w->id_prefix), 0) < 0)
         return error_errno(err, errno, "cannot get random bytes");
     int r = start_loop(w, channel, err);
@@ -285,7 +372,8 @@ static void finish_deadlines(struct worker *w)
 /* Ends every flow with its event, then gives everything back. */
 static void release(struct worker *w)
 {
-    w->finishing = false; /* nobody is to stop the loop again */
+    w->finishing = w->draining = false; /* nobody is to stop the loop again */
+    reload_abandon(w);
     while (!list_empty(&w->flows))
         flow_end(list_entry(w->flows.next, struct flow, link), AUDIT_CLOSE_GATEWAY, "worker_ended", true);
     sweep(&w->sweep);

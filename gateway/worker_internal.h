@@ -44,7 +44,11 @@ struct worker {
     uint64_t flow_serial;
     uint32_t id_prefix; /* of event ids: random, one a worker */
     uv_timer_t finish_timer;
-    bool finishing, summary;
+    bool finishing, draining, summary;
+    struct reload *reload; /* a configuration being loaded, or NULL */
+    struct addr host_servers[RESOLVER_SERVERS_MAX]; /* of the host's resolv.conf, for configurations that name none */
+    size_t host_server_count;
+    unsigned descriptors, capture_count;
     int exit_status;
     uint8_t scratch[SCRATCH_SIZE];
 };
@@ -66,7 +70,8 @@ struct capture_listener {
 struct capture {
     struct list link;
     struct worker *worker;
-    char id[CHANNEL_ID_MAX], name[CHANNEL_ID_MAX];
+    char id[CHANNEL_ID_MAX], name[CHANNEL_ID_MAX], image[CHANNEL_IMAGE_MAX];
+    char policy_asked[CHANNEL_ID_MAX]; /* "": by the assign rules */
     const struct acl_policy *policy;
     struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog;
     unsigned flows, dns_connections;
@@ -76,7 +81,16 @@ struct capture {
 /* Takes ownership of the sockets, also on failure. 0 or a negative errno. */
 int capture_add(struct worker *worker, const struct channel_message *who, struct capture_sockets *sockets);
 void capture_remove(struct capture *capture);
+/* NULL when there is none. */
+struct capture *capture_find(const struct worker *worker, const char *id);
+/* Its listeners alone: nothing new comes, flows go on. */
+void capture_close(struct capture *capture);
 void capture_accept_expired(struct deadline *deadline);
+
+/* What of the snapshot is kept elsewhere: time limits, name servers, the cap on flows. */
+void worker_apply_config(struct worker *worker);
+/* Answer a message of the monitor: `code` 0, or a positive errno. */
+void worker_answer(struct worker *worker, uint32_t serial, int code);
 
 /* Does this policy only record? */
 bool worker_only_records(const struct worker *worker, const struct acl_policy *policy);
