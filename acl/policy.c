@@ -13,15 +13,17 @@
 
 #define RULE_REF_MAX UINT32_MAX
 
-static size_t rule_size(size_t text_length, size_t key_behind)
+static size_t rule_size(size_t text_length, size_t behind)
 {
-    size_t size = sizeof(struct rule) + text_length + 1 + key_behind;
+    size_t size = sizeof(struct rule) + text_length + 1 + behind;
     return (size + RULE_UNIT - 1) / RULE_UNIT * RULE_UNIT;
 }
 
-static size_t key_behind_text(const struct rule *rule)
+/* Bytes behind the text: the key, unless it is in the text, and what the rule says of requests. */
+static size_t behind_text(const struct rule *rule)
 {
-    return rule->key_at > rule->text_length ? rule->key_length : 0;
+    size_t key = rule->key_at > rule->text_length ? rule->key_length : 0;
+    return key + (rule->limited ? sizeof(struct rule_request) : 0);
 }
 
 rule_ref policy_rule_after(const struct acl_policy *policy, rule_ref ref)
@@ -29,7 +31,7 @@ rule_ref policy_rule_after(const struct acl_policy *policy, rule_ref ref)
     size_t at = 0;
     if (ref) {
         const struct rule *rule = policy_rule(policy, ref);
-        at = (size_t)(ref - 1) * RULE_UNIT + rule_size(rule->text_length, key_behind_text(rule));
+        at = (size_t)(ref - 1) * RULE_UNIT + rule_size(rule->text_length, behind_text(rule));
     }
     return at < policy->arena_used ? (rule_ref)(at / RULE_UNIT + 1) : 0;
 }
@@ -137,7 +139,9 @@ static rule_ref store_rule(struct acl_policy *policy, const struct acl_rule *par
     char key[ACL_NAME_MAX + 1];
     size_t key_length = make_key(parsed, key);
     const char *found = memmem(text, length, key, key_length);
-    size_t behind = found ? 0 : key_length;
+    bool limited = parsed->methods || parsed->path_length;
+    const struct rule_request request = {parsed->methods, parsed->path_at, parsed->path_length};
+    size_t key_behind = found ? 0 : key_length, behind = key_behind + (limited ? sizeof(request) : 0);
     rule_ref ref = (rule_ref)(policy->arena_used / RULE_UNIT + 1);
     struct rule *rule = policy_rule(policy, ref);
     memset(rule, 0, rule_size(length, behind));
@@ -146,13 +150,15 @@ static rule_ref store_rule(struct acl_policy *policy, const struct acl_rule *par
     rule->kind = (uint8_t)(kind_of(parsed) & 7);
     rule->scheme = (uint8_t)(parsed->scheme & 7);
     rule->deny = parsed->deny;
+    rule->limited = limited;
     rule->port_low = parsed->port_low;
     rule->port_high = parsed->port_high;
     rule->text_length = (uint16_t)length;
     rule->key_length = (uint8_t)key_length;
     rule->key_at = (uint16_t)(found ? (size_t)(found - text) : length + 1);
     memcpy(rule->bytes, text, length);
-    memcpy(rule->bytes + length + 1, key, behind);
+    memcpy(rule->bytes + length + 1, key, key_behind);
+    memcpy(rule->bytes + length + 1 + key_behind, &request, behind - key_behind);
     policy->arena_used += rule_size(length, behind);
     policy->text_bytes += length + 1 + behind;
     return ref;
@@ -178,6 +184,8 @@ static void note_rule(struct acl_policy *policy, const struct acl_rule *parsed)
         policy->net6_length[parsed->net.length] = true;
     if (parsed->deny && parsed->scheme != ACL_SCHEME_ADDRESS)
         policy->denies_names = true;
+    if (parsed->methods || parsed->path_length)
+        policy->judges_requests = true;
 }
 
 int acl_policy_add(struct acl_policy *policy, const char *text, size_t length, bool deny,
@@ -189,9 +197,11 @@ int acl_policy_add(struct acl_policy *policy, const char *text, size_t length, b
         return error_set(err, EINVAL, "policy \"%s\" is in use and takes no more rules; load a new one",
                          policy->name);
     int r = acl_rule_parse(text, length, deny, &parsed, err);
+    if (r == 0)
+        r = acl_rule_enforceable(&parsed, text, length, err);
     if (r < 0)
         return r;
-    r = reserve_arena(policy, rule_size(length, ACL_NAME_MAX));
+    r = reserve_arena(policy, rule_size(length, ACL_NAME_MAX + sizeof(struct rule_request)));
     if (r == 0)
         r = policy_table_reserve(policy);
     if (r == 0)
@@ -247,6 +257,21 @@ void acl_policy_set_bind(struct acl_policy *policy, enum acl_bind bind)
 void acl_policy_set_ech_denied(struct acl_policy *policy, bool denied)
 {
     policy->ech_denied = denied;
+}
+
+void acl_policy_set_limits(struct acl_policy *policy, const struct acl_limits *limits)
+{
+    policy->limits = *limits;
+}
+
+const struct acl_limits *acl_policy_limits(const struct acl_policy *policy)
+{
+    return &policy->limits;
+}
+
+bool acl_policy_judges_requests(const struct acl_policy *policy)
+{
+    return policy->judges_requests;
 }
 
 const char *acl_policy_name(const struct acl_policy *policy)

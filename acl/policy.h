@@ -30,9 +30,26 @@ struct acl_rule_view {
 
 struct acl_verdict {
     bool allowed;
-    enum acl_reason reason; /* ACL_RULE_ALLOW, ACL_RULE_DENY, ACL_NO_RULE, or ACL_IP_LITERAL */
+    enum acl_reason reason; /* ACL_RULE_ALLOW, ACL_RULE_DENY, ACL_NO_RULE, or ACL_IP_LITERAL; of a request also
+                               ACL_METHOD_DENIED and ACL_PATH_DENIED: rules allow others to the same name */
     bool has_rule;
     struct acl_rule_view rule; /* meaningful when has_rule */
+    const char *detail;        /* a static text, or NULL: why the path could not be judged */
+};
+
+/* One plain HTTP request. */
+struct acl_request {
+    const char *name; /* normal form */
+    size_t name_length;
+    uint16_t port;
+    const char *method; /* as sent */
+    const char *target; /* from its path on, with the query */
+    size_t target_length;
+};
+
+/* Limits of each container that has the policy; 0: as the gateway's. */
+struct acl_limits {
+    unsigned flows, dns_queries_per_second;
 };
 
 struct acl_policy;
@@ -45,6 +62,7 @@ void acl_policy_set_mode(struct acl_policy *policy, enum acl_mode mode);
 void acl_policy_set_dns(struct acl_policy *policy, enum acl_dns dns);
 void acl_policy_set_bind(struct acl_policy *policy, enum acl_bind bind);
 void acl_policy_set_ech_denied(struct acl_policy *policy, bool denied);
+void acl_policy_set_limits(struct acl_policy *policy, const struct acl_limits *limits);
 
 /* Parse and add one rule. Text and origin are copied (file names are interned). 0, -EINVAL or -ENOMEM with err. */
 int acl_policy_add(struct acl_policy *policy, const char *text, size_t length, bool deny, struct acl_origin origin,
@@ -57,6 +75,9 @@ enum acl_mode acl_policy_mode(const struct acl_policy *policy);
 enum acl_dns acl_policy_dns(const struct acl_policy *policy);
 enum acl_bind acl_policy_bind(const struct acl_policy *policy);
 bool acl_policy_ech_denied(const struct acl_policy *policy);
+const struct acl_limits *acl_policy_limits(const struct acl_policy *policy);
+/* Are there rules for methods or paths? Without them judge_name() says of each request what judge_request() says. */
+bool acl_policy_judges_requests(const struct acl_policy *policy);
 
 /* Calls back for every rule in the order added; stops when the callback returns false. */
 void acl_policy_each(const struct acl_policy *policy, bool (*each)(const struct acl_rule_view *rule, void *arg),
@@ -65,10 +86,16 @@ void acl_policy_each(const struct acl_policy *policy, bool (*each)(const struct 
 /*
  * May a flow of `protocol` to `name` (normal form of acl_name_normalise) on `port` pass? ACL_TLS looks at web, https://
  * and tcp:// rules, ACL_HTTP at web, http:// and tcp://, ACL_TCP at tcp:// alone. Deny beats allow. The mode is *not*
- * applied here: the caller decides what audit mode does with a denial.
+ * applied here: the caller decides what audit mode does with a denial. With ACL_HTTP the question is whether *any*
+ * request may pass: rules for methods or paths count when they allow and not when they deny, and every request is to
+ * be put to acl_policy_judge_request().
  */
 struct acl_verdict acl_policy_judge_name(const struct acl_policy *policy, enum acl_protocol protocol, const char *name,
                                          size_t length, uint16_t port);
+
+/* May this request pass? A path that can be read in several ways (acl/request.h) matches no rule that allows a path, and
+ * every one that denies a path. */
+struct acl_verdict acl_policy_judge_request(const struct acl_policy *policy, const struct acl_request *request);
 
 /* May a TCP flow to this address and port pass by an address rule? An IPv4-mapped destination is judged as IPv4. A flow
  * allowed by name is still to be refused when this says ACL_RULE_DENY for the address that is really dialled. */

@@ -3,7 +3,7 @@
  * ports, policy_judge.c gives verdicts.
  *
  *     slot:  hash (32 bits) | rule     open addressing, linear probing, doubled when 2/3 full
- *     rule:  next of the same key, ports, scheme, origin, text, key: one run of bytes in one arena
+ *     rule:  next of the same key, ports, scheme, origin, text, key, request: one run of bytes in one arena
  *
  * The slot keeps the hash that places it: growing never touches rules, and a probe that misses reads one
  * cache line. A hit reads the rule, whose text (with the key in it) lies right behind: that is two misses of
@@ -13,6 +13,8 @@
 #pragma once
 
 #include "acl/policy.h"
+
+#include <string.h>
 
 #define LABELS_MAX ((ACL_NAME_MAX + 1) / 2)
 #define V4_BITS 32
@@ -33,8 +35,15 @@ struct rule {
     uint16_t text_length;
     uint16_t key_at; /* in `bytes`: inside the text where it is written in normal form, behind it where not */
     uint8_t key_length;
-    uint8_t kind : 3, scheme : 3, deny : 1;
-    char bytes[]; /* the text, a NUL, maybe the key */
+    uint8_t kind : 3, scheme : 3, deny : 1, limited : 1;
+    char bytes[]; /* the text, a NUL, maybe the key, when `limited` a struct rule_request (not aligned) */
+};
+
+/* What a rule for some plain HTTP requests says of them. */
+struct rule_request {
+    uint16_t methods; /* acl_method_bit()s; 0: any */
+    uint16_t path_at; /* of the pattern in the text */
+    uint16_t path_length; /* 0: any path */
 };
 
 struct slot {
@@ -52,7 +61,8 @@ struct acl_policy {
     enum acl_mode mode;
     enum acl_dns dns;
     enum acl_bind bind;
-    bool ech_denied, sealed, denies_names;
+    bool ech_denied, sealed, denies_names, judges_requests;
+    struct acl_limits limits;
 
     uint64_t hash_key[2];
     struct slot *slots;
@@ -80,6 +90,15 @@ static inline struct rule *policy_rule(const struct acl_policy *policy, rule_ref
 
 /* The rule behind `ref`, 0 at the end; with 0 the first. In the order added. */
 rule_ref policy_rule_after(const struct acl_policy *policy, rule_ref ref);
+
+static inline struct rule_request policy_rule_request(const struct rule *rule)
+{
+    struct rule_request request = {0};
+    size_t behind = rule->key_at > rule->text_length ? rule->key_length : 0;
+    if (rule->limited)
+        memcpy(&request, rule->bytes + rule->text_length + 1 + behind, sizeof(request));
+    return request;
+}
 
 /* What people are shown of it. */
 struct acl_rule_view policy_view(const struct acl_policy *policy, const struct rule *rule);

@@ -11,8 +11,45 @@ enum question { ASK_FLOW, ASK_DNS, ASK_ADDRESS, ASK_NETWORK };
 struct query {
     enum question question;
     enum acl_protocol protocol;
-    uint16_t port; /* 0 with ASK_NETWORK: any */
+    uint16_t port;                 /* 0 with ASK_NETWORK: any */
+    const struct request *request; /* of ACL_HTTP; NULL: is there any that may pass? */
 };
+
+/* A request as rules see it. */
+struct request {
+    uint16_t method; /* its bit; 0: none that a rule names */
+    const char *odd; /* why the path cannot be judged; NULL when it can */
+    char path[ACL_PATH_MAX + 1];
+    size_t path_length;
+};
+
+/* What a rule that speaks of the flow's name and port says of the request. */
+enum fit { FITS, OTHER_METHOD, OTHER_PATH };
+
+static enum fit fit_request(const struct rule *rule, const struct request *request)
+{
+    const struct rule_request limits = policy_rule_request(rule);
+    if (limits.methods && !(limits.methods & request->method))
+        return OTHER_METHOD;
+    if (limits.path_length == 0)
+        return FITS;
+    if (request->odd) /* nobody knows which resource it is: not one to allow, maybe one to deny */
+        return rule->deny ? FITS : OTHER_PATH;
+    return acl_path_matches(rule->bytes + limits.path_at, limits.path_length, request->path,
+                            request->path_length)
+               ? FITS
+               : OTHER_PATH;
+}
+
+/* Without a request: might there be one that it allows? */
+static enum fit fit_rule(const struct rule *rule, const struct query *q)
+{
+    if (!rule->limited || q->question != ASK_FLOW)
+        return FITS;
+    if (!q->request)
+        return rule->deny ? OTHER_PATH : FITS;
+    return fit_request(rule, q->request);
+}
 
 static bool in_ports(const struct rule *rule, uint16_t port)
 {
@@ -31,7 +68,7 @@ static bool speaks_of_flow(const struct rule *rule, const struct query *q)
         return q->protocol == ACL_HTTP && in_ports(rule, q->port);
     case ACL_SCHEME_TCP:
         return in_ports(rule, q->port);
-    case ACL_SCHEME_ADDRESS:
+    default:
         break;
     }
     return false;
@@ -52,9 +89,10 @@ static bool speaks_of(const struct rule *rule, const struct query *q)
     return false;
 }
 
-/* Deny beats allow wherever it stands; among equals the closest chain speaks. */
+/* Deny beats allow wherever it stands; among equals the closest chain speaks. `ret_missed` (may be NULL)
+ * becomes the closest that an allow rule came to the request, when that is not close enough. */
 static const struct rule *decide(const struct acl_policy *policy, const struct chains *chains,
-                                 const struct query *q)
+                                 const struct query *q, enum fit *ret_missed)
 {
     const struct rule *allow = NULL;
     for (size_t i = 0; i < chains->count; i++) {
@@ -62,9 +100,13 @@ static const struct rule *decide(const struct acl_policy *policy, const struct c
             const struct rule *rule = policy_rule(policy, at);
             if ((allow && !rule->deny) || !speaks_of(rule, q))
                 continue;
-            if (rule->deny)
+            enum fit fit = fit_rule(rule, q);
+            if (fit == FITS && rule->deny)
                 return rule;
-            allow = rule;
+            if (fit == FITS)
+                allow = rule;
+            else if (ret_missed && !rule->deny && fit > *ret_missed)
+                *ret_missed = fit;
         }
     }
     return allow;
@@ -91,7 +133,7 @@ static struct acl_verdict judge_name(const struct acl_policy *policy, const char
         return verdict; /* acl_name_normalise() lets none through; here not even "*" allows it */
     if (!policy_table_find_name(policy, name, length, &chains))
         return verdict_of(policy, NULL);
-    return verdict_of(policy, decide(policy, &chains, q));
+    return verdict_of(policy, decide(policy, &chains, q, NULL));
 }
 
 struct acl_verdict acl_policy_judge_name(const struct acl_policy *policy, enum acl_protocol protocol,
@@ -99,6 +141,34 @@ struct acl_verdict acl_policy_judge_name(const struct acl_policy *policy, enum a
 {
     const struct query q = {.question = ASK_FLOW, .protocol = protocol, .port = port};
     return judge_name(policy, name, length, &q);
+}
+
+static void read_request(const struct acl_request *from, struct request *ret)
+{
+    ret->method = acl_method_bit(from->method, strlen(from->method));
+    ret->odd = acl_path_normalise(from->target, from->target_length, ret->path, &ret->path_length);
+}
+
+/* Names and ports first; a path is worth reading only where a rule speaks of requests. */
+struct acl_verdict acl_policy_judge_request(const struct acl_policy *policy,
+                                            const struct acl_request *request)
+{
+    struct query q = {.question = ASK_FLOW, .protocol = ACL_HTTP, .port = request->port};
+    struct acl_verdict verdict = judge_name(policy, request->name, request->name_length, &q);
+    struct request read;
+    struct chains chains;
+    enum fit missed = FITS;
+    if (!policy->judges_requests || !verdict.allowed ||
+        !policy_table_find_name(policy, request->name, request->name_length, &chains))
+        return verdict;
+    read_request(request, &read);
+    q.request = &read;
+    verdict = verdict_of(policy, decide(policy, &chains, &q, &missed));
+    if (verdict.reason == ACL_NO_RULE)
+        verdict.reason = missed == OTHER_METHOD ? ACL_METHOD_DENIED : ACL_PATH_DENIED;
+    if (verdict.reason == ACL_PATH_DENIED || (verdict.reason == ACL_RULE_DENY && verdict.has_rule))
+        verdict.detail = read.odd;
+    return verdict;
 }
 
 struct acl_verdict acl_policy_judge_dns(const struct acl_policy *policy, const char *name, size_t length)
@@ -138,7 +208,7 @@ struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, con
     policy_table_find_networks(policy, &a, 0, &chains);
     if (policy->any_address)
         chains.heads[chains.count++] = policy->any_address;
-    return verdict_of(policy, decide(policy, &chains, &q));
+    return verdict_of(policy, decide(policy, &chains, &q, NULL));
 }
 
 bool acl_policy_names_network(const struct acl_policy *policy, const struct addr *destination)
@@ -149,5 +219,5 @@ bool acl_policy_names_network(const struct acl_policy *policy, const struct addr
     if (a.family != AF_INET && a.family != AF_INET6)
         return false;
     policy_table_find_networks(policy, &a, 1, &chains);
-    return decide(policy, &chains, &q) != NULL;
+    return decide(policy, &chains, &q, NULL) != NULL;
 }

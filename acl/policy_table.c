@@ -162,6 +162,19 @@ struct link {
     rule_ref ref;
 };
 
+/* Rules for every request before those for some; these in any order that puts equals together. */
+static int compare_requests(const struct rule *l, const struct rule *r)
+{
+    const struct rule_request a = policy_rule_request(l), b = policy_rule_request(r);
+    if (l->limited != r->limited)
+        return l->limited ? 1 : -1;
+    if (a.methods != b.methods)
+        return a.methods < b.methods ? -1 : 1;
+    if (a.path_length != b.path_length)
+        return a.path_length < b.path_length ? -1 : 1;
+    return memcmp(l->bytes + a.path_at, r->bytes + b.path_at, a.path_length);
+}
+
 /* Deny first, then by scheme and ports, then as written. */
 static int compare_links(const void *a, const void *b)
 {
@@ -175,13 +188,16 @@ static int compare_links(const void *a, const void *b)
         return l->port_low < r->port_low ? -1 : 1;
     if (l->port_high != r->port_high)
         return l->port_high < r->port_high ? -1 : 1;
+    int order = compare_requests(l, r);
+    if (order)
+        return order;
     return x->ref < y->ref ? -1 : x->ref > y->ref;
 }
 
 static bool same_meaning(const struct rule *a, const struct rule *b)
 {
     return a->deny == b->deny && a->scheme == b->scheme && a->port_low == b->port_low &&
-           a->port_high == b->port_high;
+           a->port_high == b->port_high && compare_requests(a, b) == 0;
 }
 
 /* Links the sorted rules anew, without those that say what the one before says. */

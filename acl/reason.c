@@ -31,6 +31,7 @@ static const char *const names[] = {
     [ACL_POLICY_CHANGED] = "policy_changed",
     [ACL_LOOP] = "loop",
     [ACL_AUDIT_UNAVAILABLE] = "audit_unavailable",
+    [ACL_PATH_DENIED] = "path_denied",
 };
 
 static_assert(sizeof(names) / sizeof(*names) == ACL_REASON_COUNT, "every reason has a name");

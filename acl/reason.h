@@ -31,6 +31,7 @@ enum acl_reason {
     ACL_POLICY_CHANGED,
     ACL_LOOP,
     ACL_AUDIT_UNAVAILABLE,
+    ACL_PATH_DENIED, /* an HTTP path that no rule allows, or that can be read in several ways */
     ACL_REASON_COUNT
 };
 

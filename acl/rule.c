@@ -1,16 +1,18 @@
 /*
  * The rule grammar, and above all its errors: each says what to write instead.
  *
- *   rule    = [scheme "://"] host [":" ports]
- *   scheme  = "https" / "http" / "tcp"
+ *   rule    = [methods " "] [scheme "://"] host [":" ports] [path]
+ *   methods = METHOD *("," METHOD)            with http:// only, as is path
+ *   scheme  = "https" / "http" / "tcp" / "udp" / "icmp"
  *   host    = "*" / ["*." / "**."] name       by name
  *           / ADDR ["/" bits]                 by address; a V6 with ports stands in brackets: [V6]/bits:ports
  *           / "" / "*"                        any address, when ports follow and no scheme stands in front
  *   ports   = port / port "-" port / "*"
+ *   path    = "/" …                           in normal form; "*" at its end, or as a whole segment
  *
- * Steps: bytes (printable ASCII, no spaces) → scheme → split into host, "/…" and ports → an address rule if
- * the host can only be one, else a name rule. Nothing is guessed: a name with a port and no scheme could be
- * three rules, so it is an error naming the three.
+ * Steps: bytes (printable ASCII, no spaces) → methods → scheme → path → split into host, "/…" and ports → an
+ * address rule if the host can only be one, else a name rule. Nothing is guessed: a name with a port and no
+ * scheme could be three rules, so it is an error naming the three.
  */
 #include "acl/rule.h"
 
@@ -19,7 +21,8 @@
 #include <string.h>
 #include <strings.h>
 
-#define RULE_TEXT_MAX 320 /* "https://" "**." NAME "." ":65535-65535" and room */
+#define RULE_TEXT_MAX \
+    1024 /* "https://" "**." NAME "." ":65535-65535" has 285 bytes; the rest is for methods and a path */
 
 struct slice {
     const char *at;
@@ -36,7 +39,8 @@ struct source {
 
 struct target {
     struct slice host;  /* without brackets */
-    struct slice extra; /* from "/" on: a prefix length, or a path that does not belong here */
+    struct slice path;  /* of http:// and https://, from "/" on */
+    struct slice extra; /* of all others, from "/" on: a prefix length, or a path that does not belong here */
     struct slice ports;
     bool has_ports;
     bool bracketed;
@@ -93,17 +97,6 @@ static size_t find_scheme_end(struct slice s)
     return found ? (size_t)(found - s.at) : s.length;
 }
 
-/* "GET http://…", "GET,HEAD http://…" */
-static bool looks_like_method_rule(struct slice s)
-{
-    size_t space = slice_find(s, ' ');
-    for (size_t i = 0; i < space; i++) {
-        if ((s.at[i] < 'A' || s.at[i] > 'Z') && s.at[i] != ',')
-            return false;
-    }
-    return space > 0 && space < s.length;
-}
-
 /* After this every byte of the rule may be printed. */
 static int check_bytes(const struct source *src)
 {
@@ -119,22 +112,58 @@ static int check_bytes(const struct source *src)
         if (c != ' ' && (c < 0x20 || c == 0x7f))
             return refuse(src, "it has a control character; write one name or network per rule");
     }
-    if (looks_like_method_rule(s))
-        return refuse(src,
-                      "methods are not supported by this version; write http://NAME without method and path");
-    if (slice_find(s, ' ') < s.length)
-        return refuse(src, "it has a space; write one name or network per rule, without spaces");
+    return 0;
+}
+
+/* ---- methods ---- */
+
+/* "GET …", "get,HEAD http://…": are the words in front of the space meant for methods? */
+static bool looks_like_methods(struct slice list, struct slice rest)
+{
+    bool capitals = true;
+    for (size_t i = 0; i < list.length; i++) {
+        bool capital = list.at[i] >= 'A' && list.at[i] <= 'Z';
+        if (!capital && list.at[i] != ',' && (list.at[i] < 'a' || list.at[i] > 'z'))
+            return false;
+        capitals &= capital || list.at[i] == ',';
+    }
+    return list.length > 0 && (capitals || find_scheme_end(rest) < rest.length);
+}
+
+static int refuse_method(const struct source *src, struct slice method)
+{
+    if (slice_is(method, SLICE("CONNECT")))
+        return refuse(src, "CONNECT is refused always: the gateway is no forward proxy; write https://NAME");
+    if (method.length == 0)
+        return refuse(src, "a method is missing beside a \",\"; write them as GET,HEAD");
+    return refuse(src, "\"%.*s\" is no method that rules know; write %s", SHOW(method), acl_method_names());
+}
+
+/* Takes "GET,HEAD " off the text. */
+static int parse_methods(const struct source *src, struct acl_rule *rule, struct slice *ret_rest)
+{
+    size_t space = slice_find(src->text, ' ');
+    struct slice list = slice_to(src->text, space), rest = src->text;
+    if (space < rest.length) {
+        rest = slice_from(rest, space + 1);
+        if (slice_find(rest, ' ') < rest.length || !looks_like_methods(list, rest))
+            return refuse(src, "it has a space; write one name or network per rule, without spaces");
+        for (bool more = true; more;) {
+            size_t comma = slice_find(list, ',');
+            uint16_t bit = acl_method_bit(list.at, comma);
+            if (!bit)
+                return refuse_method(src, slice_to(list, comma));
+            rule->methods |= bit;
+            more = comma < list.length;
+            list = slice_from(list, comma + more);
+        }
+    }
+    *ret_rest = rest;
     return 0;
 }
 
 static int refuse_scheme(const struct source *src, struct slice scheme)
 {
-    if (slice_starts(scheme, SLICE("udp")) && scheme.length == 3)
-        return refuse(src,
-                      "udp:// rules are not supported by this version; leave it out (DNS needs no rule), or "
-                      "write tcp://NAME:PORT if the service speaks TCP too");
-    if (slice_starts(scheme, SLICE("icmp")) && scheme.length == 4)
-        return refuse(src, "icmp:// rules are not supported by this version; leave it out");
     if (scheme.length == 0)
         return refuse(src, "the scheme is missing in front of \"://\"; write https://, http:// or tcp://");
     return refuse(src,
@@ -163,14 +192,17 @@ static int refuse_slip(const struct source *src, const char *word, struct slice 
 }
 
 /* Takes "scheme://" off the text. */
-static int parse_scheme(const struct source *src, enum acl_scheme *ret_scheme, struct slice *ret_rest)
+static int parse_scheme(const struct source *src, struct slice text, enum acl_scheme *ret_scheme,
+                        struct slice *ret_rest)
 {
     static const struct {
         struct slice word;
         enum acl_scheme scheme;
-    } schemes[] = {
-        {{"https", 5}, ACL_SCHEME_HTTPS}, {{"http", 4}, ACL_SCHEME_HTTP}, {{"tcp", 3}, ACL_SCHEME_TCP}};
-    struct slice text = src->text;
+    } schemes[] = {{{"https", 5}, ACL_SCHEME_HTTPS},
+                   {{"http", 4}, ACL_SCHEME_HTTP},
+                   {{"tcp", 3}, ACL_SCHEME_TCP},
+                   {{"udp", 3}, ACL_SCHEME_UDP},
+                   {{"icmp", 4}, ACL_SCHEME_ICMP}};
     size_t end = find_scheme_end(text);
     for (size_t i = 0; i < sizeof(schemes) / sizeof(*schemes); i++) {
         size_t length = schemes[i].word.length;
@@ -219,10 +251,16 @@ static int split_bracketed(const struct source *src, struct slice text, struct t
     return split_ports(src, rest, t);
 }
 
-static int split_target(const struct source *src, struct slice text, struct target *ret)
+static int split_target(const struct source *src, enum acl_scheme scheme, struct slice text,
+                        struct target *ret)
 {
-    struct target t = {.extra = SLICE(""), .ports = SLICE("")};
+    struct target t = {.path = SLICE(""), .extra = SLICE(""), .ports = SLICE("")};
     int r = 0;
+    if (scheme == ACL_SCHEME_HTTP || scheme == ACL_SCHEME_HTTPS) { /* a path may have colons */
+        size_t slash = slice_find(text, '/');
+        t.path = slice_from(text, slash);
+        text = slice_to(text, slash);
+    }
     size_t colon = slice_find(text, ':');
     if (text.length && text.at[0] == '[') {
         r = split_bracketed(src, text, &t);
@@ -251,8 +289,8 @@ static int parse_port(const struct source *src, struct slice text, uint16_t *ret
     if (slice_find(text, '/') < text.length)
         return refuse(
             src,
-            "\"%.*s\" is not a port; paths are not supported by this version: end the rule behind the "
-            "port, and write a prefix length in front of it (10.0.0.0/8:443)",
+            "\"%.*s\" is not a port; only http:// rules have a path, and a prefix length stands in front of "
+            "the port (10.0.0.0/8:443)",
             SHOW(text));
     if (slice_find(text, ',') < text.length)
         return refuse(src,
@@ -372,7 +410,9 @@ static int parse_address_rule(const struct source *src, enum acl_scheme scheme, 
         return refuse(src,
                       "an address stands where http:// and https:// need a name; by address write ADDR:PORT "
                       "without scheme, [ADDR]:PORT for IPv6");
-    rule->scheme = ACL_SCHEME_ADDRESS;
+    if (rule->methods)
+        return refuse(src, "methods go with http://NAME only; an address rule lets every request through");
+    rule->scheme = scheme == ACL_SCHEME_UDP || scheme == ACL_SCHEME_ICMP ? scheme : ACL_SCHEME_ADDRESS;
     if (t->host.length == 0 || slice_is(t->host, SLICE("*"))) {
         if (t->extra.length || t->bracketed)
             return refuse(src, "the address is missing; write ADDR/LEN:PORT, or :PORT for any address");
@@ -381,11 +421,16 @@ static int parse_address_rule(const struct source *src, enum acl_scheme scheme, 
     int r = parse_net(src, t, &rule->net);
     if (r < 0)
         return r;
+    if (t->has_ports && scheme == ACL_SCHEME_ICMP)
+        return refuse(src, "ICMP has no ports; write icmp://%.*s%.*s", SHOW(t->host), SHOW(t->extra));
     if (t->has_ports)
         return parse_ports(src, t->ports, rule);
-    if (scheme == ACL_SCHEME_TCP)
-        return refuse(
-            src, "tcp:// needs a port; write tcp://ADDR:PORT ([ADDR]:PORT for IPv6), or :* for all ports");
+    if (scheme == ACL_SCHEME_TCP || scheme == ACL_SCHEME_UDP)
+        return refuse(src,
+                      "%s:// needs a port; write %s://ADDR:PORT ([ADDR]:PORT for IPv6), or :* for all ports",
+                      scheme == ACL_SCHEME_TCP ? "tcp" : "udp", scheme == ACL_SCHEME_TCP ? "tcp" : "udp");
+    if (scheme == ACL_SCHEME_ICMP)
+        return 0;
     rule->port_low = 1;
     rule->port_high = 65535;
     return 0;
@@ -452,16 +497,73 @@ static int parse_pattern(const struct source *src, struct slice host, struct acl
     return kind == ACL_NAME_OK ? 0 : refuse_name(src, name, kind);
 }
 
+/* ---- paths ---- */
+
+/* Is each "*" at the end, or a segment of its own? */
+static bool stars_stand_alone(struct slice path)
+{
+    for (size_t i = 1; i + 1 < path.length; i++)
+        if (path.at[i] == '*' && (path.at[i - 1] != '/' || path.at[i + 1] != '/'))
+            return false;
+    return true;
+}
+
+/* The pattern has to be written as paths are judged: what is not would never match. */
+static int parse_path(const struct source *src, struct slice path, struct acl_rule *rule)
+{
+    char normal[ACL_PATH_MAX + 1];
+    size_t length;
+    if (slice_find(path, '?') < path.length)
+        return refuse(src, "the query is not looked at; end the rule in front of the \"?\"");
+    if (slice_find(path, '#') < path.length)
+        return refuse(src, "a fragment is never sent; end the rule in front of the \"#\"");
+    const char *why = acl_path_normalise(path.at, path.length, normal, &length);
+    if (why)
+        return refuse(src, "%s: servers may read it in several ways, so no request with it is ever allowed",
+                      why);
+    if (!slice_is(path, (struct slice){normal, length}))
+        return refuse(src, "paths are compared with escapes decoded; write %.*s", (int)length, normal);
+    if (!stars_stand_alone(path))
+        return refuse(src, "a * in a path stands at its end or alone between slashes; write /v1/* or /*/raw");
+    rule->path_at = (uint16_t)(path.at - src->text.at);
+    rule->path_length = (uint16_t)path.length;
+    return 0;
+}
+
+/* Methods and paths are only seen in plain HTTP. */
+static int parse_request(const struct source *src, const struct target *t, struct acl_rule *rule)
+{
+    if (rule->scheme == ACL_SCHEME_HTTP)
+        return t->path.length ? parse_path(src, t->path, rule) : 0;
+    const char *part = t->path.length || t->extra.length ? "path" : "method";
+    if (rule->scheme == ACL_SCHEME_HTTPS && (t->path.length || rule->methods))
+        return refuse(src, "inside TLS nobody sees a %s; write it without, or http:// if it is plain HTTP",
+                      part);
+    if (t->extra.length || rule->methods)
+        return refuse(src, "only http:// rules have a %s; write http://NAME%s, or leave the %s out", part,
+                      t->extra.length ? "/PATH" : "", part);
+    return 0;
+}
+
+/* ---- rules ---- */
+
+static int require_port(const struct source *src, const char *scheme, struct slice host)
+{
+    return refuse(src, "%s:// needs a port; write %s://%.*s:PORT, for example %s://%.*s:%s", scheme, scheme,
+                  SHOW(host), scheme, SHOW(host), scheme[0] == 't' ? "22" : "123");
+}
+
 static int parse_name_rule(const struct source *src, enum acl_scheme scheme, const struct target *t,
                            struct acl_rule *rule)
 {
     rule->scheme = scheme;
+    if (scheme == ACL_SCHEME_ICMP && t->host.length)
+        return refuse(src, "ICMP is by address; write icmp://ADDR or icmp://ADDR/LEN");
     int r = parse_pattern(src, t->host, rule);
+    if (r == 0)
+        r = parse_request(src, t, rule);
     if (r < 0)
         return r;
-    if (t->extra.length)
-        return refuse(src, "paths are not supported by this version%s; write it without \"%.*s\"",
-                      scheme == ACL_SCHEME_HTTPS ? " (and inside TLS nobody sees them)" : "", SHOW(t->extra));
     if (scheme == ACL_SCHEME_WEB && t->has_ports)
         return refuse(src,
                       "a name with a port needs a scheme; write https://%.*s:PORT, http://%.*s:PORT or "
@@ -469,9 +571,8 @@ static int parse_name_rule(const struct source *src, enum acl_scheme scheme, con
                       SHOW(t->host), SHOW(t->host), SHOW(t->host));
     if (t->has_ports)
         return parse_ports(src, t->ports, rule);
-    if (scheme == ACL_SCHEME_TCP)
-        return refuse(src, "tcp:// needs a port; write tcp://%.*s:PORT, for example tcp://%.*s:22",
-                      SHOW(t->host), SHOW(t->host));
+    if (scheme == ACL_SCHEME_TCP || scheme == ACL_SCHEME_UDP)
+        return require_port(src, scheme == ACL_SCHEME_TCP ? "tcp" : "udp", t->host);
     rule->port_low = scheme == ACL_SCHEME_HTTPS ? 443 : scheme == ACL_SCHEME_HTTP ? 80 : 0;
     rule->port_high = rule->port_low;
     return 0;
@@ -486,13 +587,32 @@ int acl_rule_parse(const char *text, size_t length, bool deny, struct acl_rule *
     struct target target = {0};
     int r = check_bytes(&src);
     if (r == 0)
-        r = parse_scheme(&src, &scheme, &rest);
+        r = parse_methods(&src, &rule, &rest);
     if (r == 0)
-        r = split_target(&src, rest, &target);
+        r = parse_scheme(&src, rest, &scheme, &rest);
+    if (r == 0)
+        r = split_target(&src, scheme, rest, &target);
     if (r == 0)
         r = is_address(&target, scheme) ? parse_address_rule(&src, scheme, &target, &rule)
                                         : parse_name_rule(&src, scheme, &target, &rule);
     if (r == 0)
         *ret = rule;
     return r;
+}
+
+int acl_rule_enforceable(const struct acl_rule *rule, const char *text, size_t length, struct error *err)
+{
+    const struct source src = {.text = {text, length}, .err = err};
+    if (rule->scheme != ACL_SCHEME_UDP && rule->scheme != ACL_SCHEME_ICMP)
+        return 0;
+    const char *what = rule->scheme == ACL_SCHEME_UDP ? "UDP" : "ICMP";
+    if (rule->deny)
+        return refuse(&src, "%s is refused always, so there is nothing to deny; leave it out", what);
+    if (rule->scheme == ACL_SCHEME_UDP)
+        return refuse(
+            &src, "this version cannot let UDP through, so the rule would promise what is not kept; leave "
+                  "it out (DNS needs no rule), or write tcp:// if the service speaks TCP too");
+    return refuse(
+        &src, "this version cannot let ICMP through, so the rule would promise what is not kept; leave it "
+              "out");
 }

@@ -4,35 +4,61 @@
  *   example.com              web: TLS SNI on 443, HTTP Host on 80
  *   *.example.com            one or more labels in front, never the apex; "**." is a synonym
  *   *                        every name (web)
- *   https://NAME[:PORT]      TLS on PORT (443)        http://NAME[:PORT]   HTTP on PORT (80)
- *   tcp://NAME:PORT[-PORT]   any TCP, by name, through the DNS binding; also tcp://ADDR:PORT
- *   NET[:PORT[-PORT]]        by address: 10.0.0.0/8:5432, [2001:db8::]/32:443, 192.0.2.1 (then all TCP ports)
- *   :PORT                    any address, that TCP port        NET:* or *:* style "host:*": any port
+ *   https://NAME[:PORTS]     TLS on PORTS (443)        http://NAME[:PORTS]   HTTP on PORTS (80)
+ *   [METHODS ]http://NAME[:PORTS][/PATH]
+ *                            only these requests, as GET,HEAD http://example.com/index.html; the path
+ *                            may end in a star, or have one as a whole segment: acl/request.h
+ *   tcp://NAME:PORTS         any TCP, by name, through the DNS binding; also tcp://ADDR:PORTS
+ *   NET[:PORTS]              by address: 10.0.0.0/8:5432, [2001:db8::]/32:443, 192.0.2.1 (then all TCP ports)
+ *   :PORTS                   any address, that TCP port        NET:* or *:* style "host:*": any port
+ *   udp://NAME:PORTS, udp://NET:PORTS, icmp://NET
+ *                            read, so that they can be refused with reason: see acl_rule_enforceable()
  *
- * A deny rule without scheme (`deny: [name]`) denies the name for every protocol, port and DNS; one with a scheme
- * only that.
+ * PORTS is a port, a range LOW-HIGH, or *.
+ * A deny rule without scheme (`deny: [name]`) denies the name for every protocol, port and DNS; one with a
+ * scheme only that.
  */
 #pragma once
 
 #include "base/addr.h"
 #include "base/error.h"
 #include "acl/name.h"
+#include "acl/request.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum acl_scheme { ACL_SCHEME_WEB, ACL_SCHEME_HTTPS, ACL_SCHEME_HTTP, ACL_SCHEME_TCP, ACL_SCHEME_ADDRESS };
+enum acl_scheme {
+    ACL_SCHEME_WEB,
+    ACL_SCHEME_HTTPS,
+    ACL_SCHEME_HTTP,
+    ACL_SCHEME_TCP,
+    ACL_SCHEME_ADDRESS,
+    ACL_SCHEME_UDP,
+    ACL_SCHEME_ICMP
+};
 
 struct acl_rule {
     enum acl_scheme scheme;
     bool deny;
-    bool wildcard;              /* by name: `name` is the part behind "*."; with an empty `name`: every name */
-    uint16_t port_low;          /* inclusive range; WEB: 0 (80 and 443 are implied); */
-    uint16_t port_high;         /* ADDRESS with any port: 1..65535 */
+    bool wildcard;      /* by name: `name` is the part behind "*."; with an empty `name`: every name */
+    uint16_t port_low;  /* inclusive range; WEB: 0 (80 and 443 are implied); */
+    uint16_t port_high; /* ADDRESS with any port: 1..65535 */
     char name[ACL_NAME_MAX + 1]; /* normal form, or empty for ADDRESS and "*" */
-    struct cidr net;            /* ADDRESS only; base.family AF_UNSPEC = any address of both families (":port") */
+    struct cidr net;  /* ADDRESS: base.family AF_UNSPEC = any address of both families (":port"); UDP and ICMP
+                         have an address here or a name above */
+    uint16_t methods; /* HTTP: acl_method_bit()s; 0: every method */
+    uint16_t
+        path_at; /* HTTP: the pattern of paths in the rule's text, in normal form, "*" at its end or as a */
+    uint16_t path_length; /* whole segment; length 0: every path */
 };
 
-/* `text` as a person wrote it. On failure the error says what is wrong and what to write (a U-label prints its A-label
- * where libidn2 can tell: that is the config's work, here a non-ASCII byte is an error by itself). 0 or -EINVAL. */
+/* `text` as a person wrote it. On failure the error says what is wrong and what to write (a U-label prints
+ * its A-label where libidn2 can tell: that is the config's work, here a non-ASCII byte is an error by
+ * itself). 0 or -EINVAL. */
 int acl_rule_parse(const char *text, size_t length, bool deny, struct acl_rule *ret, struct error *err);
+
+/* Can the gateway hold a policy to this rule? Not yet to udp:// and icmp://, whose packets the kernel refuses
+ * in every policy: as allow rules they would promise what is not kept, as deny rules they say nothing. 0 or
+ * -EINVAL. */
+int acl_rule_enforceable(const struct acl_rule *rule, const char *text, size_t length, struct error *err);

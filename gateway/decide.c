@@ -38,8 +38,10 @@ static void allow(struct flow *flow, const struct acl_verdict *verdict)
 /* The name is known and well-formed: what does the policy say? */
 void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol)
 {
-    struct acl_verdict verdict =
-        acl_policy_judge_name(flow->policy, protocol, flow->name, flow->name_length, flow->destination.port);
+    struct acl_verdict verdict = protocol == ACL_HTTP
+                                     ? http_flow_judge(flow)
+                                     : acl_policy_judge_name(flow->policy, protocol, flow->name,
+                                                             flow->name_length, flow->destination.port);
     flow->verdict = verdict;
     if (flow->ech_offered && acl_policy_ech_denied(flow->policy)) {
         flow_deny(flow, ACL_ECH_DENIED, NULL);
@@ -50,7 +52,7 @@ void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol)
         flow_bind(flow);
         return;
     }
-    if (verdict.reason == ACL_NO_RULE) {
+    if (verdict.reason != ACL_RULE_DENY && verdict.reason != ACL_IP_LITERAL) {
         struct acl_verdict by_address = acl_policy_judge_address(flow->policy, &flow->destination);
         if (by_address.allowed) {
             allow(flow, &by_address);
@@ -58,7 +60,7 @@ void flow_decide_by_name(struct flow *flow, enum acl_protocol protocol)
             return;
         }
     }
-    flow_deny(flow, verdict.reason, NULL);
+    flow_deny(flow, verdict.reason, verdict.detail);
 }
 
 /* Nothing names anybody, so only an address rule can allow it. */

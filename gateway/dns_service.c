@@ -214,6 +214,13 @@ static void on_answered(void *arg, int status, uint8_t *answer, size_t length, c
 
 /* ---- questions ---- */
 
+static bool within_rate(struct capture *capture)
+{
+    const struct worker *w = capture->worker;
+    unsigned own = acl_policy_limits(capture->policy)->dns_queries_per_second;
+    return rate_take(&capture->dns_rate, own ? own : w->limits->dns_queries_per_second, uv_now(&w->loop));
+}
+
 /* Judge one question and answer it or send it on. Takes ownership. */
 static void ask(struct dns_question *question)
 {
@@ -222,7 +229,7 @@ static void ask(struct dns_question *question)
     const struct dns_query *query = &question->query;
     if (query->opcode != 0) {
         reply_refusal(question, DNS_NOTIMP, DNS_EDE_NONE, NULL);
-    } else if (!rate_take(&capture->dns_rate, w->limits->dns_queries_per_second, uv_now(&w->loop))) {
+    } else if (!within_rate(capture)) {
         if (rate_take(&capture->limit_events, 1, uv_now(&w->loop))) /* one a second: a flood must not fill the log */
             audit_denial(question, ACL_LIMIT_RATE, "DNS queries of this container, in this second", NULL, false);
         reply_refusal(question, DNS_REFUSED, DNS_EDE_BLOCKED, "sallyport: too many questions");

@@ -404,12 +404,13 @@ static struct flow *flow_create(struct capture *capture, const struct addr *sour
 static bool admit(struct flow *flow, const struct capture_listener *listener)
 {
     const struct worker *w = flow->worker;
-    const struct config_limits *limits = w->limits;
+    const struct acl_limits *own = acl_policy_limits(flow->policy);
+    unsigned flows = own->flows ? own->flows : w->limits->flows_per_container;
     int r = original_destination(flow->client.poll.fd, listener->local.family, &flow->destination);
     if (r < 0) {
         flow->destination = listener->local;
         flow_deny(flow, ACL_LOOP, r == -ELOOP ? "the gateway itself was dialled" : "no original destination");
-    } else if (flow->capture->flows > limits->flows_per_container) {
+    } else if (flow->capture->flows > flows) {
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows of this container");
     } else if (w->flow_count > w->flow_limit) {
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows in total");

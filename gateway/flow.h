@@ -155,6 +155,8 @@ void relay_shut(struct flow_side *to);
 /* http_flow.c */
 void http_flow_destroy(struct flow *flow);
 void http_flow_sniff(struct flow *flow);   /* SNIFF: bytes were read into `up` */
+/* What the policy says of the request that http_flow_sniff() came to. */
+struct acl_verdict http_flow_judge(const struct flow *flow);
 void http_flow_allowed(struct flow *flow); /* the first request was let through and the origin is connected */
 void http_flow_up(struct flow *flow);      /* RELAY: read, judge and forward requests; may end the flow */
 /* Bytes of answers, before they go down. */

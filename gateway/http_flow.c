@@ -71,6 +71,28 @@ void http_flow_sniff(struct flow *flow)
     }
 }
 
+/* The head at `head` was read to its end. */
+static struct acl_verdict judge_request(const struct flow *flow, const uint8_t *head)
+{
+    const struct http_request *request = http_gate_request(flow->http->gate);
+    struct acl_request asked = {.name = request->host,
+                                .name_length = request->host_length,
+                                .port = flow->destination.port,
+                                .method = request->method,
+                                .target = "/",
+                                .target_length = 1};
+    if (request->target_length) {
+        asked.target = (const char *)head + request->target_at;
+        asked.target_length = request->target_length;
+    }
+    return acl_policy_judge_request(flow->policy, &asked);
+}
+
+struct acl_verdict http_flow_judge(const struct flow *flow)
+{
+    return judge_request(flow, flow->up.bytes + flow->up.start);
+}
+
 /* A head was judged and may go, if the list of outstanding answers has room. */
 static void release_head(struct flow *flow)
 {
@@ -194,7 +216,30 @@ static bool same_name(const struct flow *flow, const struct http_request *reques
     return request->host_length == flow->name_length && !memcmp(request->host, flow->name, flow->name_length);
 }
 
-static void judge(struct flow *flow)
+/* Audit mode: it would be denied, and goes. */
+static void record_denial(struct flow *flow, const struct http_request *request,
+                          const struct acl_verdict *verdict)
+{
+    char id[FLOW_ID_SIZE];
+    struct audit_event event = flow_event(flow, AUDIT_HTTP_REQUEST, id);
+    event.allowed = event.would_deny = true;
+    event.reason = verdict->reason;
+    event.verdict = verdict;
+    event.domain = request->host;
+    event.domain_length = request->host_length;
+    event.http_method = request->method;
+    event.detail = verdict->detail;
+    audit_submit(flow->worker->audit, &event);
+}
+
+/* An address rule lets through whatever is said on the way to the address. */
+static bool address_allows(const struct flow *flow, const struct acl_verdict *by_name)
+{
+    return by_name->reason != ACL_RULE_DENY && by_name->reason != ACL_IP_LITERAL &&
+           acl_policy_judge_address(flow->policy, &flow->destination).allowed;
+}
+
+static void judge(struct flow *flow, const uint8_t *head)
 {
     const struct http_request *request = http_gate_request(flow->http->gate);
     if (http_answers_lost(flow->http->answers)) {
@@ -202,26 +247,21 @@ static void judge(struct flow *flow)
                NULL);
         return;
     }
-    if (same_name(flow, request)) {
+    bool same = same_name(flow, request);
+    if (same && !acl_policy_judges_requests(flow->policy)) {
         release_head(flow);
         return;
     }
-    struct acl_verdict verdict = acl_policy_judge_name(flow->policy, ACL_HTTP, request->host,
-                                                       request->host_length, flow->destination.port);
-    if (verdict.allowed) {
+    struct acl_verdict verdict = judge_request(flow, head);
+    if (verdict.allowed && !same) {
         check_binding(flow, request);
+    } else if (verdict.allowed || (same && address_allows(flow, &verdict))) {
+        release_head(flow);
     } else if (worker_only_records(flow->worker, flow->policy)) {
-        char id[FLOW_ID_SIZE];
-        struct audit_event event = flow_event(flow, AUDIT_HTTP_REQUEST, id);
-        event.allowed = event.would_deny = true;
-        event.reason = verdict.reason;
-        event.verdict = &verdict;
-        event.domain = request->host;
-        event.domain_length = request->host_length;
-        audit_submit(flow->worker->audit, &event);
+        record_denial(flow, request, &verdict);
         release_head(flow);
     } else {
-        refuse(flow, request, verdict.reason, NULL, &verdict);
+        refuse(flow, request, verdict.reason, verdict.detail, &verdict);
     }
 }
 
@@ -245,7 +285,7 @@ static void judge_buffered(struct flow *flow)
             return;
         case HTTP_GATE_REQUEST:
             http->head_length = consumed;
-            judge(flow);
+            judge(flow, flow->up.bytes + at);
             break;
         case HTTP_GATE_BODY:
             http->released += consumed;

@@ -135,6 +135,8 @@ static bool absolute_target(struct http_gate *gate, struct span target, uint32_t
     gate->head.absolute = true;
     gate->head.target_at = at + (uint32_t)scheme;
     gate->head.target_length = (uint32_t)target.length;
+    gate->request.target_at = gate->head.target_at + gate->head.target_length;
+    gate->request.target_length = rest.at ? (uint32_t)rest.length + 1 : 0;
     return true;
 }
 
@@ -142,6 +144,8 @@ static bool judge_target(struct http_gate *gate, struct span target, uint32_t at
 {
     if (target.length == 0 || target_has_odd_bytes(target))
         return malformed(gate, "the request target is empty or has bytes that no target has");
+    gate->request.target_at = at;
+    gate->request.target_length = (uint32_t)target.length;
     if (target.at[0] == '/')
         return true;
     if (span_is(target, "*")) {

@@ -47,6 +47,9 @@ struct http_request {
     uint8_t host_length;
     uint16_t port; /* from Host or the absolute-form target; 0 when none was written */
     char method[HTTP_METHOD_MAX];
+    /* Where the path and the query are, counted from the head's first byte, which only the caller has. An absolute-form
+     * target without a path has length 0: it means "/". */
+    uint32_t target_at, target_length;
     bool is_head;    /* the response will have no body */
     bool upgrade;    /* has an acceptable Upgrade (WebSocket…): bytes behind it wait for a 101 */
     bool expect_continue;

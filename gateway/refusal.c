@@ -74,6 +74,11 @@ static void advice(const struct refusal *r, char *ret, size_t size)
     else if (r->reason == ACL_NO_RULE && r->name[0])
         snprintf(ret, size, "No rule allows it. The rule needed:  allow: [\"http://%s:%u\"]\n", r->name,
                  r->port);
+    else if ((r->reason == ACL_METHOD_DENIED || r->reason == ACL_PATH_DENIED) && r->name[0])
+        snprintf(ret, size,
+                 "Rules may allow other requests to it. A rule for this one:  allow: [\"METHOD "
+                 "http://%s:%u/PATH\"]\n",
+                 r->name, r->port);
     else if (r->reason == ACL_NOT_TLS)
         snprintf(ret, size, "Port %u expects TLS; use https://.\n", r->port);
     else if (r->reason == ACL_DESTINATION_GUARDED)

@@ -1,6 +1,6 @@
 /*
- * Rule strings and names: what is accepted is in normal form, and stays what it is when it goes through
- * again.
+ * Rule strings, names and paths: what is accepted is in normal form, and stays what it is when it goes
+ * through again.
  */
 #include "tests/fuzz/fuzz.h"
 
@@ -19,6 +19,20 @@ static void check_name(const uint8_t *data, size_t size)
     CHECK(length == again_length && !strcmp(name, again));
 }
 
+static void check_path(const uint8_t *data, size_t size)
+{
+    char path[ACL_PATH_MAX + 1], again[ACL_PATH_MAX + 1];
+    size_t length, again_length;
+    if (acl_path_normalise((const char *)data, size, path, &length))
+        return;
+    CHECK(length > 0 && length <= ACL_PATH_MAX && strlen(path) == length && path[0] == '/');
+    CHECK(!strstr(path, "//") && !strstr(path, "/../") && !strstr(path, "/./") && !strchr(path, '\\'));
+    CHECK(!acl_path_normalise(path, length, again, &again_length));
+    CHECK(length == again_length && !strcmp(path, again));
+    CHECK(acl_path_matches("/*", 2, path, length));
+    CHECK(memchr(path, '*', length) || acl_path_matches(path, length, path, length));
+}
+
 static void check_rule(const uint8_t *data, size_t size, bool deny)
 {
     struct acl_rule rule;
@@ -31,7 +45,15 @@ static void check_rule(const uint8_t *data, size_t size, bool deny)
         return;
     }
     CHECK(rule.deny == deny && rule.port_low <= rule.port_high);
-    if (rule.scheme == ACL_SCHEME_ADDRESS) {
+    CHECK(rule.path_at + rule.path_length <= size);
+    CHECK((!rule.methods && !rule.path_length) || rule.scheme == ACL_SCHEME_HTTP);
+    if (rule.path_length) {
+        char path[ACL_PATH_MAX + 1];
+        size_t length;
+        CHECK(!acl_path_normalise((const char *)data + rule.path_at, rule.path_length, path, &length));
+        CHECK(length == rule.path_length && !memcmp(path, data + rule.path_at, length));
+    }
+    if (rule.scheme == ACL_SCHEME_ADDRESS || rule.net.base.family) {
         CHECK(!rule.name[0] && !rule.wildcard);
     } else {
         char name[ACL_NAME_MAX + 1];
@@ -49,6 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *copy = malloc(size ? size : 1); /* no NUL behind it */
     memcpy(copy, data, size);
     check_name(copy, size);
+    check_path(copy, size);
     check_rule(copy, size, false);
     check_rule(copy, size, true);
     free(copy);

@@ -115,6 +115,72 @@ static void networks_are_rules(void **state)
     }
 }
 
+static void requests_are_limited_by_method_and_path(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *name, *methods, *path;
+        unsigned low, high;
+    } cases[] = {
+        {"GET http://example.com/api/*", "example.com", "GET", "/api/*", 80, 80},
+        {"GET,HEAD http://example.com", "example.com", "GET HEAD", "", 80, 80},
+        {"http://example.com/", "example.com", "", "/", 80, 80},
+        {"http://*.example.com:8080/a/*/c", "example.com", "", "/a/*/c", 8080, 8080},
+        {"POST http://example.com:8000-8010/v1:sign@x", "example.com", "POST", "/v1:sign@x", 8000, 8010},
+        {"http://example.com/caf%C3%A9/%25", "example.com", "", "/caf%C3%A9/%25", 80, 80},
+        {"http://example.com/*", "example.com", "", "/*", 80, 80},
+        {"http://example.com/v*", "example.com", "", "/v*", 80, 80},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct acl_rule rule;
+        struct error err = {0};
+        uint16_t methods = 0;
+        char words[64], *rest = words;
+        if (parse(cases[i].text, strlen(cases[i].text), false, &rule, &err) != 0)
+            fail_msg("%s", err.text);
+        strcpy(words, cases[i].methods);
+        for (char *word; (word = strsep(&rest, " "));)
+            methods |= acl_method_bit(word, strlen(word));
+        assert_int_equal(rule.scheme, ACL_SCHEME_HTTP);
+        assert_string_equal(rule.name, cases[i].name);
+        assert_int_equal(rule.methods, methods);
+        assert_int_equal(rule.path_length, strlen(cases[i].path));
+        assert_memory_equal(cases[i].text + rule.path_at, cases[i].path, rule.path_length);
+        assert_int_equal(rule.port_low, cases[i].low);
+        assert_int_equal(rule.port_high, cases[i].high);
+    }
+}
+
+static void what_cannot_be_enforced_is_read_and_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        enum acl_scheme scheme;
+        bool deny;
+        const char *says;
+    } cases[] = {
+        {"udp://ntp.example.com:123", ACL_SCHEME_UDP, false, "cannot let UDP through"},
+        {"udp://*.example.com:1-65535", ACL_SCHEME_UDP, false, "cannot let UDP through"},
+        {"udp://10.0.0.0/8:53", ACL_SCHEME_UDP, false, "cannot let UDP through"},
+        {"udp://[2001:db8::]/32:*", ACL_SCHEME_UDP, true, "UDP is refused always"},
+        {"icmp://192.0.2.1", ACL_SCHEME_ICMP, false, "cannot let ICMP through"},
+        {"icmp://2001:db8::/32", ACL_SCHEME_ICMP, false, "cannot let ICMP through"},
+        {"icmp://192.0.2.0/24", ACL_SCHEME_ICMP, true, "ICMP is refused always"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct acl_rule rule;
+        struct error err = {0};
+        size_t length = strlen(cases[i].text);
+        if (parse(cases[i].text, length, cases[i].deny, &rule, &err) != 0)
+            fail_msg("%s", err.text);
+        assert_int_equal(rule.scheme, cases[i].scheme);
+        assert_int_equal(acl_rule_enforceable(&rule, cases[i].text, length, &err), -EINVAL);
+        if (!strstr(err.text, cases[i].says))
+            fail_msg("\"%s\" says: %s", cases[i].text, err.text);
+    }
+}
+
 /* A mistake and a part of the sentence that answers it. */
 static void mistakes_are_told_what_to_write(void **state)
 {
@@ -130,16 +196,39 @@ static void mistakes_are_told_what_to_write(void **state)
         {"a\nb", "control character"},
         {"b\xc3\xbc.example", "xn--"},
         /* schemes */
-        {"GET http://example.com/api/*", "methods are not supported by this version; write http://NAME"},
-        {"GET,HEAD http://example.com", "methods are not supported by this version"},
-        {"https://example.com/x",
-         "paths are not supported by this version (and inside TLS nobody sees them)"},
-        {"https://example.com/", "write it without \"/\""},
-        {"http://example.com/api/*", "write it without \"/api/*\""},
-        {"http://example.com:80/api", "paths are not supported"},
-        {"example.com/path", "write it without \"/path\""},
-        {"udp://ntp.example.com:123", "udp:// rules are not supported by this version"},
-        {"icmp://192.0.2.1", "icmp:// rules are not supported by this version"},
+        {"https://example.com/x", "inside TLS nobody sees a path"},
+        {"https://example.com:8443/", "inside TLS nobody sees a path"},
+        {"GET https://example.com", "inside TLS nobody sees a method"},
+        {"GET example.com", "only http:// rules have a method; write http://NAME"},
+        {"example.com/path", "only http:// rules have a path; write http://NAME/PATH"},
+        {"GET tcp://example.com:22", "only http:// rules have a method"},
+        {"GET 10.0.0.0/8", "methods go with http://NAME only"},
+        {"udp://ntp.example.com", "udp:// needs a port; write udp://ntp.example.com:PORT"},
+        {"udp://192.0.2.1", "udp:// needs a port; write udp://ADDR:PORT"},
+        {"icmp://example.com", "ICMP is by address"},
+        {"icmp://192.0.2.1:80", "ICMP has no ports; write icmp://192.0.2.1"},
+        /* methods and paths */
+        {"CONNECT http://example.com", "the gateway is no forward proxy"},
+        {"get http://example.com", "\"get\" is no method that rules know; write GET, HEAD"},
+        {"GET,FROB http://example.com", "\"FROB\" is no method"},
+        {"GET,,HEAD http://example.com", "write them as GET,HEAD"},
+        {",GET http://example.com", "write them as GET,HEAD"},
+        {"GET  http://example.com", "has a space"},
+        {"GET http://example.com /x", "has a space"},
+        {"http://example.com/a b", "has a space"},
+        {"http://example.com/a?b", "the query is not looked at"},
+        {"http://example.com/a#b", "a fragment is never sent"},
+        {"http://example.com/a/../b", "a dot segment in the path: servers may read it in several ways"},
+        {"http://example.com//b", "two slashes together"},
+        {"http://example.com/a%2fb", "an encoded slash"},
+        {"http://example.com/a;b", "a \";\" in the path"},
+        {"http://example.com/%7euser", "paths are compared with escapes decoded; write /~user"},
+        {"http://example.com/%e9", "write /%E9"},
+        {"http://example.com/%zz", "encodes nothing"},
+        {"http://example.com/a*b/c", "a * in a path stands at its end or alone"},
+        {"http://example.com/*a", "a * in a path stands at its end or alone"},
+        {"http://example.com/**/c", "a * in a path stands at its end or alone"},
+        {"http://10.0.0.0/8", "an address stands where http://"},
         {"ftp://example.com", "\"ftp://\" is no scheme of a rule; write https://NAME:PORT"},
         {"wss://example.com", "\"wss://\" is no scheme"},
         {"://example.com", "scheme is missing"},
@@ -196,7 +285,7 @@ static void mistakes_are_told_what_to_write(void **state)
         {"10.0.0.0/255.0.0.0", "write /0 to /32"},
         {"10.0.0.0/", "write /0 to /32"},
         {"2001:db8::/129", "write /0 to /128"},
-        {"10.0.0.0:80/8", "a prefix length in front of it"},
+        {"10.0.0.0:80/8", "a prefix length stands in front of the port"},
         {"[192.0.2.1]:80", "only an IPv6 address stands in brackets"},
         {"[example.com]:80", "only an IPv6 address stands in brackets"},
         {"[2001:db8::1", "has no \"]\""},
@@ -230,7 +319,7 @@ static void long_rules_are_refused_in_few_words(void **state)
 {
     (void)state;
     static char text[100000];
-    static const size_t lengths[] = {254, 300, 320, 321, 5000, sizeof(text)};
+    static const size_t lengths[] = {254, 300, 1024, 1025, 5000, sizeof(text)};
     memset(text, 'a', sizeof(text));
     for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
         struct acl_rule rule;
@@ -285,6 +374,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_rules),
         cmocka_unit_test(networks_are_rules),
+        cmocka_unit_test(requests_are_limited_by_method_and_path),
+        cmocka_unit_test(what_cannot_be_enforced_is_read_and_refused),
         cmocka_unit_test(mistakes_are_told_what_to_write),
         cmocka_unit_test(long_rules_are_refused_in_few_words),
         cmocka_unit_test(the_longest_wildcard_leaves_room_for_a_label),
