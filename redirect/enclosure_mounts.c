@@ -39,6 +39,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define TTY_GROUP 5 /* in every distribution; write(1) and mesg(1) want it */
 #define SAFE_FLAGS (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
 /* Entries of /run that hold files for everybody, no sockets of daemons. */
@@ -291,8 +292,10 @@ static int mount_terminals(const struct rebuild *dev, const char *terminal, stru
     int failed;
     if ((failed = make_folder(dev->new, "pts", 0755, err)))
         return failed;
-    if (mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5") < 0 &&
-        mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0600") < 0)
+    struct stat tty;
+    bool has_tty_group = fstatat(dev->old, "tty", &tty, 0) == 0 && tty.st_gid == TTY_GROUP; /* is it mapped? */
+    const char *options = has_tty_group ? "newinstance,ptmxmode=0666,mode=0620,gid=5" : "newinstance,ptmxmode=0666,mode=0600";
+    if (mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options) < 0)
         return error_errno(err, errno, "cannot mount new terminals at /dev/pts");
     if (!terminal)
         return 0;

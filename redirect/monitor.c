@@ -176,15 +176,20 @@ static void find_terminal(struct monitor *monitor)
 }
 
 /* Stop with our whole group, as Ctrl-Z would have it: a script that runs us stops, too. In an orphaned group, where
- * nobody could continue us, the kernel ignores this and we return at once. */
+ * nobody could continue us, the kernel ignores this and we return at once. The SIGCONT that ends the stop is spent here: passed
+ * on later, it would undo the next stop of the command. */
 static void stop_with_group(void)
 {
-    sigset_t stop;
+    const struct timespec at_once = {0};
+    sigset_t stop, resume;
     sigemptyset(&stop);
     sigaddset(&stop, SIGTSTP);
+    sigemptyset(&resume);
+    sigaddset(&resume, SIGCONT);
     kill(0, SIGTSTP);
     sigprocmask(SIG_UNBLOCK, &stop, NULL); /* here we stop */
     sigprocmask(SIG_BLOCK, &stop, NULL);
+    sigtimedwait(&resume, NULL, &at_once);
 }
 
 static void lend_foreground(struct monitor *monitor)
