@@ -73,6 +73,15 @@ int rtnl_add_veth(int fd, const char *name, const char *peer, struct error *err)
     return netlink_request(fd, request, "adding a veth pair", err);
 }
 
+int rtnl_remove_link(int fd, const char *name, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = link_request(buffer, 0, 0, 0);
+    request->nlmsg_type = RTM_DELLINK;
+    mnl_attr_put_strz(request, IFLA_IFNAME, name);
+    return netlink_request(fd, request, "removing a link", err);
+}
+
 int rtnl_set_up(int fd, uint32_t link, struct error *err)
 {
     REQUEST(buffer);

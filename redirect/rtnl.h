@@ -14,6 +14,9 @@
 int rtnl_add_dummy(int fd, const char *name, struct error *err);
 int rtnl_add_veth(int fd, const char *name, const char *peer, struct error *err);
 
+/* -ENODEV when there is none. */
+int rtnl_remove_link(int fd, const char *name, struct error *err);
+
 int rtnl_set_up(int fd, uint32_t link, struct error *err);
 
 /* No link-local address of its own: so no duplicate detection, no router solicitation. */

@@ -59,7 +59,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define SET_PORTS "ports"
 #define SET_PORTS_ID 1
 #define TYPE_INET_SERVICE 13 /* nft's number for a port; only its listings read it */
 
@@ -148,7 +147,7 @@ static struct nftnl_set *ports_set(struct batch *b)
         return NULL;
     }
     nftnl_set_set_str(set, NFTNL_SET_TABLE, RULESET_TABLE);
-    nftnl_set_set_str(set, NFTNL_SET_NAME, SET_PORTS);
+    nftnl_set_set_str(set, NFTNL_SET_NAME, RULESET_PORTS);
     nftnl_set_set_u32(set, NFTNL_SET_ID, SET_PORTS_ID);
     nftnl_set_set_u32(set, NFTNL_SET_FAMILY, NFPROTO_INET);
     nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_INTERVAL);
@@ -314,7 +313,7 @@ static void match_port_set(struct batch *b)
     if (!e)
         return;
     nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
-    nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, SET_PORTS);
+    nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, RULESET_PORTS);
     nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SET_ID, SET_PORTS_ID);
 }
 
@@ -562,6 +561,25 @@ int ruleset_apply(const struct ruleset *ruleset, struct error *err)
         return error_errno(err, ENOMEM, "nftables");
     uint32_t last = write_batch(&b, ruleset, replace);
     r = b.out_of_memory ? error_errno(err, ENOMEM, "nftables") : send_batch(fd, &b, last, err);
+    free(b.bytes);
+    return r;
+}
+
+int ruleset_remove(struct error *err)
+{
+    bool there = false;
+    _cleanup_fd_ int fd = netlink_open(NETLINK_NETFILTER, err);
+    int r = fd < 0 ? fd : find_table(fd, &there, err);
+    if (r < 0 || !there)
+        return r;
+    struct batch b = {.sequence = 1};
+    b.bytes = malloc(BATCH_BASE);
+    if (!b.bytes)
+        return error_errno(err, ENOMEM, "nftables");
+    batch_mark(&b, NFNL_MSG_BATCH_BEGIN);
+    put_table(&b, NFT_MSG_DELTABLE, NLM_F_ACK, "removing the table");
+    batch_mark(&b, NFNL_MSG_BATCH_END);
+    r = b.out_of_memory ? error_errno(err, ENOMEM, "nftables") : send_batch(fd, &b, 2, err);
     free(b.bytes);
     return r;
 }

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #define RULESET_TABLE "sallyport"
+#define RULESET_PORTS "ports" /* the set */
 #define RULESET_RANGES_MAX \
     4096 /* separate port ranges; a batch is one message, bounded by the socket's buffer */
 
@@ -26,3 +27,7 @@ struct ruleset {
 
 /* Put it in force in the caller's network namespace, in place of what an earlier call put there. */
 int ruleset_apply(const struct ruleset *ruleset, struct error *err);
+/* Remove the table. It is no error when there is none. */
+int ruleset_remove(struct error *err);
+/* A number for what is in force there now: equal numbers, equal rulesets (counters aside). 0: there is none of ours. */
+int ruleset_fingerprint(uint64_t *ret, struct error *err);

@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -168,19 +169,45 @@ static void whole_address(const struct addr *address, struct cidr *ret)
     *ret = (struct cidr){.base = *address, .length = address->family == AF_INET ? 32 : 128};
 }
 
-static int apply_ruleset(const struct acl_port_range *ports, size_t port_count,
-                         const struct capture_sockets *sockets, int nflog_group, struct error *err)
+#define LOCAL_MAX 64
+
+/* The namespace's own addresses besides those of `lo`, which the caller has. */
+static int add_own_addresses(struct cidr *local, size_t *count, struct error *err)
+{
+    struct ifaddrs *all;
+    if (getifaddrs(&all) < 0)
+        return error_errno(err, errno, "cannot list the addresses");
+    for (const struct ifaddrs *one = all; one && *count < LOCAL_MAX; one = one->ifa_next) {
+        struct addr address;
+        if (!one->ifa_addr || !addr_from_sockaddr(one->ifa_addr, &address))
+            continue;
+        address.port = 0;
+        whole_address(&address, &local[(*count)++]);
+    }
+    freeifaddrs(all);
+    return 0;
+}
+
+static int apply_ruleset(const struct sealed_plan *plan, const struct capture_sockets *sockets,
+                         int nflog_group, struct error *err)
 {
     struct inside inside4 = inside_of(AF_INET), inside6 = inside_of(AF_INET6);
-    struct cidr local[4];
+    struct cidr local[LOCAL_MAX];
+    size_t count = 4;
     cidr_parse("127.0.0.0/8", 11, false, &local[0]);
-    whole_address(&inside4.address, &local[1]);
-    cidr_parse("::1/128", 7, false, &local[2]);
+    cidr_parse("::1/128", 7, false, &local[1]);
+    whole_address(&inside4.address, &local[2]);
     whole_address(&inside6.address, &local[3]);
-    struct ruleset ruleset = {.ports = ports,
-                              .port_count = port_count,
+    if (plan->attached) {
+        count = 2;
+        int r = add_own_addresses(local, &count, err);
+        if (r < 0)
+            return r;
+    }
+    struct ruleset ruleset = {.ports = plan->ports,
+                              .port_count = plan->port_count,
                               .local = local,
-                              .local_count = 4,
+                              .local_count = count,
                               .nflog_group = nflog_group};
     for (int i = 0; i < 2; i++) {
         ruleset.tcp[i] = port_of(sockets->tcp[i]);
@@ -275,36 +302,81 @@ static int open_sockets(struct capture_sockets *sockets, int *ret_nflog_group, s
     return 0;
 }
 
-static int build(const struct acl_port_range *ports, size_t port_count, enum sealed_link link,
-                 struct capture_sockets *sockets, struct error *err)
+static int build(const struct sealed_plan *plan, struct capture_sockets *sockets, int *ret_group,
+                 struct error *err)
 {
-    int nflog_group = -1;
     _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
     int r = route < 0 ? route : rtnl_set_up(route, LOOPBACK_LINK, err);
     if (r < 0)
         return r;
-    apply_settings();
-    r = open_sockets(sockets, &nflog_group, err);
+    if (!plan->attached)
+        apply_settings();
+    r = open_sockets(sockets, ret_group, err);
     if (r == 0)
-        r = apply_ruleset(ports, port_count, sockets, nflog_group, err);
+        r = apply_ruleset(plan, sockets, *ret_group, err);
     /* Segments outside the window it expects are TCP's own business. There is no such setting before the
      * ruleset. */
     write_setting("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
-    if (r == 0)
-        r = build_link(route, link, sockets->tcp[1] >= 0, err);
-    return r == 0 ? selftest_run(sockets, ports, port_count, err) : r;
+    if (r == 0 && !plan->attached)
+        r = build_link(route, plan->link, sockets->tcp[1] >= 0, err);
+    return r == 0 ? selftest_run(sockets, plan->ports, plan->port_count, !plan->attached, err) : r;
+}
+
+int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, int *ret_group,
+                   struct error *err)
+{
+    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    struct error own = {0};
+    int group = -1;
+    int r = build(plan, &sockets, &group, &own);
+    if (r < 0) {
+        capture_sockets_close(&sockets);
+        return error_set(err, own.code, "%s the network namespace: %s", plan->attached ? "capturing" : "sealing", own.text);
+    }
+    *ret = sockets;
+    *ret_group = group;
+    return 0;
 }
 
 int sealed_build(const struct acl_port_range *ports, size_t port_count, enum sealed_link link,
                  struct capture_sockets *ret, struct error *err)
 {
-    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
-    struct error own = {0};
-    int r = build(ports, port_count, link, &sockets, &own);
-    if (r < 0) {
-        capture_sockets_close(&sockets);
-        return error_set(err, own.code, "sealing the network namespace: %s", own.text);
-    }
-    *ret = sockets;
-    return 0;
+    const struct sealed_plan plan = {.ports = ports, .port_count = port_count, .link = link};
+    int group;
+    return sealed_capture(&plan, ret, &group, err);
+}
+
+int sealed_update(const struct sealed_plan *plan, const struct capture_sockets *sockets, int group,
+                  struct error *err)
+{
+    return apply_ruleset(plan, sockets, group, err);
+}
+
+int sealed_remove(bool attached, struct error *err)
+{
+    _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
+    int r = route < 0 ? route : 0;
+    /* Links first: a sealed namespace never has one without rules. */
+    if (r == 0 && !attached && (r = rtnl_remove_link(route, LINK_NAME, err)) == -ENODEV)
+        r = 0;
+    return r < 0 ? r : ruleset_remove(err);
+}
+
+int sealed_fingerprint(uint64_t *ret, struct error *err)
+{
+    return ruleset_fingerprint(ret, err);
+}
+
+int sealed_verify(bool attached, uint64_t fingerprint, struct error *err)
+{
+    uint64_t now = 0;
+    _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
+    int r = route < 0 ? route : ruleset_fingerprint(&now, err);
+    if (r < 0)
+        return r;
+    if (now == 0)
+        return error_set(err, ENOENT, "the ruleset is gone");
+    if (now != fingerprint)
+        return error_set(err, ESTALE, "the ruleset was changed by somebody else");
+    return attached ? 0 : rtnl_check_closed(route, err);
 }

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* The sockets of one captured namespace, created in it. -1 where there is none (a family the kernel lacks). */
 struct capture_sockets {
@@ -40,6 +41,24 @@ enum sealed_link { SEALED_LINK_AUTO, SEALED_LINK_DUMMY, SEALED_LINK_VETH, SEALED
  * once, for both families. All or an error; on error every socket is closed. `ports` are the TCP ports to redirect. */
 int sealed_build(const struct acl_port_range *ports, size_t port_count, enum sealed_link link,
                  struct capture_sockets *ret, struct error *err);
+
+/* The same, for containers that others made, and what else a daemon needs. All of it runs inside the namespace. */
+struct sealed_plan {
+    const struct acl_port_range *ports;
+    size_t port_count;
+    enum sealed_link link;
+    bool attached; /* the namespace keeps its own links: no link is added, and none is refused */
+};
+/* What sealed_build() does, by plan, also where it was done before: rules and addresses are replaced, sockets new. *ret_group is
+ * what sealed_update() wants to know. */
+int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, int *ret_group, struct error *err);
+/* The ruleset anew, with other ports, for the sockets that are there. */
+int sealed_update(const struct sealed_plan *plan, const struct capture_sockets *sockets, int group, struct error *err);
+/* Take back what sealed_capture() put there. No error when there is nothing. */
+int sealed_remove(bool attached, struct error *err);
+/* 0 when all is in force as `fingerprint` says (that of ruleset_fingerprint() after sealed_capture() or sealed_update()). */
+int sealed_verify(bool attached, uint64_t fingerprint, struct error *err);
+int sealed_fingerprint(uint64_t *ret, struct error *err);
 
 /* The original destination of an accepted TCP socket, by its family (SO_ORIGINAL_DST at SOL_IP, or
  * IP6T_SO_ORIGINAL_DST at SOL_IPV6; netfilter's nf_conntrack_proto.c). 0 or a negative errno; never falls back to the
