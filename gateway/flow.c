@@ -109,6 +109,9 @@ static void flow_release(struct flow *flow, bool reset)
     side_close(flow, &flow->client, reset);
     side_close(flow, &flow->origin, reset);
     http_flow_destroy(flow);
+    pipe_return(&flow->worker->pipes, flow->bulk_up.pipe);
+    pipe_return(&flow->worker->pipes, flow->bulk_down.pipe);
+    flow->bulk_up.pipe = flow->bulk_down.pipe = NULL;
     buffer_free(&flow->up);
     buffer_free(&flow->down);
     flow->capture->flows--;

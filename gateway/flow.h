@@ -30,6 +30,12 @@ struct flow_side {
     bool eof, shut;          /* half-close is two facts: FIN read from it, FIN sent to it */
 };
 
+/* A direction that moves bulk: it borrows a pipe after a few full reads. */
+struct relay_bulk {
+    struct pipe_pair *pipe;
+    unsigned full_reads;
+};
+
 #define DIAL_CANDIDATES_MAX 8
 
 struct dial_attempt {
@@ -77,6 +83,7 @@ struct flow {
     struct deadline timer;
     bool active; /* bytes moved since the idle timer was started */
     struct buffer up, down;
+    struct relay_bulk bulk_up, bulk_down;
     uint64_t bytes_up, bytes_down;
 
     struct addr source, destination, dialled;

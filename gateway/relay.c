@@ -12,6 +12,7 @@
 #include "gateway/flow.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -107,9 +108,101 @@ static bool pass_on(struct flow *flow, struct flow_side *to, struct buffer *buff
     return true;
 }
 
-static void run_direction(struct flow *flow, struct flow_side *from, struct flow_side *to,
-                          struct buffer *buffer, uint64_t *count)
+/* ---- bulk: splice(2) ----
+ *
+ * After a few reads that filled the scratch buffer the bytes are moved through a pipe instead, without being
+ * copied. The pipe is filled only when it is empty: so EAGAIN from the socket means that nothing is there,
+ * never that the pipe is full.
+ */
+
+#define BULK_AFTER 4 /* full reads */
+
+static void bulk_end(struct flow *flow, struct relay_bulk *bulk)
 {
+    pipe_return(&flow->worker->pipes, bulk->pipe);
+    *bulk = (struct relay_bulk){0};
+}
+
+/* 1 when the pipe is empty, 0 when the socket is full, -1 when the flow ended. */
+static int bulk_drain(struct flow *flow, struct relay_bulk *bulk, struct flow_side *to, uint64_t *count)
+{
+    struct pipe_pair *pipe = bulk->pipe;
+    while (pipe->filled) {
+        if (!to->writable)
+            return 0;
+        ssize_t sent =
+            splice(pipe->ends[0], NULL, to->poll.fd, NULL, pipe->filled, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        if (sent < 0 && errno == EINTR)
+            continue;
+        if (sent < 0 && errno == EAGAIN) {
+            to->writable = false;
+            return 0;
+        }
+        if (sent <= 0) {
+            side_broke(flow, to, errno);
+            return -1;
+        }
+        pipe->filled -= (size_t)sent;
+        *count += (uint64_t)sent;
+        flow->active = true;
+    }
+    return 1;
+}
+
+/* 0, or -1 when the flow ended. */
+static int bulk_fill(struct flow *flow, struct relay_bulk *bulk, struct flow_side *from)
+{
+    ssize_t got;
+    do
+        got = splice(from->poll.fd, NULL, bulk->pipe->ends[1], NULL, PIPE_BYTES,
+                     SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    while (got < 0 && errno == EINTR);
+    if (got < 0 && errno != EAGAIN) {
+        side_broke(flow, from, errno);
+        return -1;
+    }
+    if (got > 0) {
+        bulk->pipe->filled = (size_t)got;
+    } else {
+        from->readable = false;
+        from->eof = got == 0;
+    }
+    return 0;
+}
+
+static void run_bulk(struct flow *flow, struct relay_bulk *bulk, struct flow_side *from, struct flow_side *to,
+                     uint64_t *count)
+{
+    for (int turn = 0; turn < TURN_BUDGET; turn++) {
+        if (bulk_drain(flow, bulk, to, count) <= 0)
+            return;
+        if (from->eof || !from->readable) {
+            bulk_end(flow, bulk); /* an idle direction holds no pipe */
+            if (from->eof)
+                relay_shut(to);
+            return;
+        }
+        if (!to->writable || bulk_fill(flow, bulk, from) < 0)
+            return;
+    }
+    poller_again(&flow->worker->poller, &from->poll);
+}
+
+/* HTTP that is still parsed needs its bytes in memory. */
+static void bulk_consider(struct flow *flow, struct relay_bulk *bulk, ssize_t got)
+{
+    bulk->full_reads = got == SCRATCH_SIZE ? bulk->full_reads + 1 : 0;
+    if (bulk->full_reads >= BULK_AFTER && (!flow->http || flow->http->tunnel))
+        bulk->pipe = pipe_borrow(&flow->worker->pipes);
+}
+
+static void run_direction(struct flow *flow, struct flow_side *from, struct flow_side *to,
+                          struct buffer *buffer, struct relay_bulk *bulk, uint64_t *count)
+{
+    if (bulk->pipe) {
+        run_bulk(flow, bulk, from, to, count);
+        return;
+    }
     uint8_t *scratch = flow->worker->scratch;
     for (int turn = 0; turn < TURN_BUDGET; turn++) {
         size_t waiting = buffer_length(buffer);
@@ -132,6 +225,10 @@ static void run_direction(struct flow *flow, struct flow_side *from, struct flow
                 http_flow_observe(flow, scratch, (size_t)got);
             if (!pass_on(flow, to, buffer, scratch, (size_t)got, count))
                 return;
+            if (buffer_length(buffer) == 0)
+                bulk_consider(flow, bulk, got);
+            if (bulk->pipe)
+                break;
         }
     }
     poller_again(&flow->worker->poller, &from->poll);
@@ -155,10 +252,10 @@ void relay_run(struct flow *flow)
     if (flow->http && !flow->http->tunnel)
         http_flow_up(flow);
     else
-        run_direction(flow, &flow->client, &flow->origin, &flow->up, &flow->bytes_up);
+        run_direction(flow, &flow->client, &flow->origin, &flow->up, &flow->bulk_up, &flow->bytes_up);
     if (flow->state != FLOW_RELAY)
         return;
-    run_direction(flow, &flow->origin, &flow->client, &flow->down, &flow->bytes_down);
+    run_direction(flow, &flow->origin, &flow->client, &flow->down, &flow->bulk_down, &flow->bytes_down);
     if (flow->state == FLOW_RELAY && flow->http)
         http_flow_after_down(flow);
     if (flow->state == FLOW_RELAY)

@@ -35,7 +35,7 @@
 #define AUDIT_FLUSH_MS 3000
 #define NAMEBOOK_PAIRS 65536
 #define ANSWER_MS 5000 /* for the monitor to read what is said */
-#define DESCRIPTORS_OF_OUR_OWN 128
+#define DESCRIPTORS_OF_OUR_OWN (128 + 2 * PIPES_MAX)
 #define DESCRIPTORS_PER_FLOW 3 /* client, origin, and a second attempt while connecting */
 
 bool worker_only_records(const struct worker *worker, const struct acl_policy *policy)
@@ -391,6 +391,7 @@ static void release(struct worker *w)
     uv_run(&w->loop, UV_RUN_DEFAULT);
     uv_loop_close(&w->loop);
     close(w->channel);
+    pipe_pool_finish(&w->pipes);
     namebook_destroy(w->names);
     report_destroy(w->report);
 }

@@ -12,6 +12,7 @@
 #include "gateway/audit.h"
 #include "gateway/deadline.h"
 #include "gateway/namebook.h"
+#include "gateway/pipes.h"
 #include "gateway/poller.h"
 #include "gateway/report.h"
 #include "gateway/resolver.h"
@@ -38,6 +39,7 @@ struct worker {
     struct report *report;
     struct deadline_queue hello_timeouts, connect_timeouts, attempt_staggers, idle_timeouts,
         half_close_timeouts, linger_timeouts, dns_tcp_timeouts, accept_pauses;
+    struct pipe_pool pipes;
     struct list captures, flows, ended_flows;
     struct list dns_questions, dns_connections; /* of all captures */
     unsigned flow_count, flow_limit;
