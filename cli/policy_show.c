@@ -56,6 +56,11 @@ static void put_options(struct json *j, const struct acl_policy *policy)
     json_string(j, "dns", policy_dns_text(acl_policy_dns(policy)));
     json_string(j, "bind", policy_bind_text(acl_policy_bind(policy)));
     json_string(j, "ech", acl_policy_ech_denied(policy) ? "deny" : "record");
+    const struct acl_limits *limits = acl_policy_limits(policy);
+    if (limits->flows)
+        json_unsigned(j, "flows_per_container", limits->flows);
+    if (limits->dns_queries_per_second)
+        json_unsigned(j, "dns_queries_per_second", limits->dns_queries_per_second);
 }
 
 static void show_policy_json(const struct acl_policy *policy)
@@ -77,9 +82,15 @@ static void show_policy_json(const struct acl_policy *policy)
 
 static void show_policy(const struct acl_policy *policy)
 {
-    printf("policy %s: mode %s, dns %s, bind %s, ech %s\n", acl_policy_name(policy),
+    const struct acl_limits *limits = acl_policy_limits(policy);
+    printf("policy %s: mode %s, dns %s, bind %s, ech %s", acl_policy_name(policy),
            policy_mode_text(acl_policy_mode(policy)), policy_dns_text(acl_policy_dns(policy)),
            policy_bind_text(acl_policy_bind(policy)), acl_policy_ech_denied(policy) ? "deny" : "record");
+    if (limits->flows)
+        printf(", flows_per_container %u", limits->flows);
+    if (limits->dns_queries_per_second)
+        printf(", dns_queries_per_second %u", limits->dns_queries_per_second);
+    printf("\n");
     acl_policy_each(policy, print_rule, NULL);
 }
 

@@ -68,6 +68,12 @@ static void set_options(const struct builder *b, const struct draft *draft)
         acl_policy_set_bind(b->policy, (enum acl_bind)draft->bind);
     if (draft->ech_denied != INHERIT)
         acl_policy_set_ech_denied(b->policy, draft->ech_denied);
+    struct acl_limits limits = *acl_policy_limits(b->policy);
+    if (draft->limits.flows)
+        limits.flows = draft->limits.flows;
+    if (draft->limits.dns_queries_per_second)
+        limits.dns_queries_per_second = draft->limits.dns_queries_per_second;
+    acl_policy_set_limits(b->policy, &limits);
 }
 
 static int add_draft(struct builder *b, const struct draft *draft)

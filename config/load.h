@@ -53,6 +53,7 @@ struct draft {
     struct reference *presets;
     struct source *sources;
     int mode, dns, bind, ech_denied; /* INHERIT or the enum's value */
+    struct acl_limits limits;        /* 0: inherited */
 
     /* filled by resolve */
     const struct draft *parent;
@@ -95,6 +96,8 @@ void report_in(struct load *load, const char *file, struct mark mark, const char
     __attribute__((format(printf, 4, 5)));
 void report_warning(struct load *load, struct mark mark, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+void report_warning_in(struct load *load, const char *file, struct mark mark, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 /* arena_alloc() that notes its failure in `load`. */
 void *load_alloc(struct load *load, size_t size);
 char *load_copy(struct load *load, const char *text, size_t length);

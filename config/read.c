@@ -3,6 +3,7 @@
  * its value by itself; what it means together with the rest of the file is resolve.c's.
  */
 #include "config/names_file.h"
+#include "config/read_rule.h"
 #include "config/schema.h"
 
 #include <stdio.h>
@@ -211,19 +212,33 @@ static void add_source(struct load *load, struct source_list *list, const struct
     list->tail = &added->next;
 }
 
-static void read_rule(struct load *load, const struct node *node, void *object)
+static void take_rule(struct load *load, struct mark mark, const char *text, void *object)
 {
     struct source_list *list = object;
-    if (node->kind == NODE_LIST || node->kind == NODE_MAP) {
-        report(load, node->mark,
-               "a rule is a single value: if it starts with [ or {, or has \": \" in it, quote it");
+    size_t length = strlen(text);
+    if (check_rule(load, load->name, mark, text, length, list->deny))
+        add_source(load, list,
+                   &(struct source){.mark = mark, .text = text, .length = length, .deny = list->deny});
+}
+
+static void read_rule(struct load *load, const struct node *node, void *object)
+{
+    if (node->kind == NODE_LIST) {
+        report(load, node->mark, "a rule is a single value or a map: if it starts with [, quote it");
+        return;
+    }
+    if (node->kind == NODE_MAP && node->first && node->first->kind == NODE_SCALAR &&
+        strpbrk(node->first->text, ".:/*")) {
+        report(load, node->mark, "a \": \" makes a rule a map: remove the space, or quote the rule");
+        return;
+    }
+    if (node->kind == NODE_MAP) {
+        read_rule_map(load, node, take_rule, object);
         return;
     }
     const char *text = schema_text(load, node, "a rule");
-    if (text && check_rule(load, load->name, node->mark, text, node->length, list->deny))
-        add_source(
-            load, list,
-            &(struct source){.mark = node->mark, .text = text, .length = node->length, .deny = list->deny});
+    if (text)
+        take_rule(load, node->mark, text, object);
 }
 
 static void read_names_path(struct load *load, const struct node *node, void *object)
@@ -267,6 +282,24 @@ OPTION(dns, dns, [ACL_DNS_ALLOWED] = "allowed", [ACL_DNS_ANY] = "any", [ACL_DNS_
 OPTION(bind, bind, [ACL_BIND_REDIAL] = "redial", [ACL_BIND_STRICT] = "strict", [ACL_BIND_OFF] = "off")
 OPTION(ech, ech_denied, [false] = "record", [true] = "deny")
 
+static void read_flows_of_policy(struct load *load, const struct node *node, void *object)
+{
+    schema_count(load, node, "flows_per_container", 1, 1000000, &((struct acl_limits *)object)->flows);
+}
+
+static void read_queries_of_policy(struct load *load, const struct node *node, void *object)
+{
+    schema_count(load, node, "dns_queries_per_second", 1, 1000000,
+                 &((struct acl_limits *)object)->dns_queries_per_second);
+}
+
+static void read_policy_limits(struct load *load, const struct node *node, void *object)
+{
+    static const struct field fields[] = {{"flows_per_container", read_flows_of_policy},
+                                          {"dns_queries_per_second", read_queries_of_policy}};
+    schema_map(load, node, "a policy's limits", FIELDS(fields), &((struct draft *)object)->limits);
+}
+
 static bool check_policy_name(struct load *load, const struct node *key)
 {
     static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
@@ -300,6 +333,7 @@ static void read_policy(struct load *load, const struct node *key, struct draft 
         {"dns", read_dns},
         {"bind", read_bind},
         {"ech", read_ech},
+        {"limits", read_policy_limits},
     };
     struct draft *draft = load_alloc(load, sizeof(*draft));
     if (!draft)

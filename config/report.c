@@ -80,19 +80,35 @@ void report_in(struct load *load, const char *file, struct mark mark, const char
     va_end(args);
 }
 
-void report_warning(struct load *load, struct mark mark, const char *format, ...)
+static void add_warning(struct load *load, const char *file, struct mark mark, const char *format,
+                        va_list args)
 {
     char line[LINE_MAX_BYTES];
-    va_list args;
     if (load->snapshot->warning_count >= ERRORS_MAX)
         return;
-    int used = snprintf(line, sizeof(line), "%.256s:%u:%u: warning: ", load->name, mark.line, mark.column);
-    va_start(args, format);
+    int used = mark.line
+                   ? snprintf(line, sizeof(line), "%.256s:%u:%u: warning: ", file, mark.line, mark.column)
+                   : snprintf(line, sizeof(line), "%.256s: warning: ", file);
     vsnprintf(line + used, sizeof(line) - (size_t)used, format, args);
-    va_end(args);
     blank_controls(line);
     if (!append(&load->snapshot->warnings, &load->snapshot->warning_count, line))
         load->out_of_memory = true;
+}
+
+void report_warning(struct load *load, struct mark mark, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    add_warning(load, load->name, mark, format, args);
+    va_end(args);
+}
+
+void report_warning_in(struct load *load, const char *file, struct mark mark, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    add_warning(load, file, mark, format, args);
+    va_end(args);
 }
 
 void *load_alloc(struct load *load, size_t size)

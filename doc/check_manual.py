@@ -87,11 +87,14 @@ def check_keys():
     tables = re.findall(r"static void (\w+)\(struct load[^{]*\{[^{}]*?static const struct field fields\[\] = \{(.*?)\};",
                         source("config/read.c"), flags=re.S)
     tables += re.findall(r"^void (read_file)\(struct load.*?fields\[\] = \{(.*?)\};", source("config/read.c"), flags=re.M | re.S)
+    tables += re.findall(r"^void (read_rule_map)\(struct load.*?fields\[\] = \{(.*?)\};", source("config/read_rule.c"),
+                         flags=re.M | re.S)
     keys = {name: re.findall(r'\{"(\w+)", read_', table) for name, table in tables}
     expected = {"read_file": "The file", "read_gateway": "gateway", "read_audit": "gateway.audit", "read_limits": "gateway.limits",
-                "read_destinations": "destinations", "read_policy": "policies", "read_assignment": "assign"}
+                "read_destinations": "destinations", "read_policy": "policies", "read_policy_limits": "policies.limits", "read_assignment": "assign",
+                "read_rule_map": "Maps"}
     complain_unless(set(keys) == set(expected), f"check_manual.py does not know the maps of config/read.c: {sorted(keys)}")
-    parts = re.split(r"^\.Ss (.+)$", sections(CONFIG)["KEYS"], flags=re.M)
+    parts = re.split(r"^\.S[sh] (.+)$", CONFIG, flags=re.M)
     described = dict(zip(parts[1::2], parts[2::2]))
     for name, title in expected.items():
         items = re.findall(r"^\.It Cm (\w+)", described.get(title, ""), flags=re.M)

@@ -164,9 +164,10 @@ static bool describe_rule(const struct acl_rule_view *rule, void *to)
 
 static void describe_policy(const struct acl_policy *policy, void *to)
 {
-    fprintf(to, "policy %s: mode %d, dns %d, bind %d, ech denied %d\n", acl_policy_name(policy),
+    const struct acl_limits *limits = acl_policy_limits(policy);
+    fprintf(to, "policy %s: mode %d, dns %d, bind %d, ech denied %d, limits %u %u\n", acl_policy_name(policy),
             acl_policy_mode(policy), acl_policy_dns(policy), acl_policy_bind(policy),
-            acl_policy_ech_denied(policy));
+            acl_policy_ech_denied(policy), limits->flows, limits->dns_queries_per_second);
     acl_policy_each(policy, describe_rule, to);
 }
 
@@ -206,6 +207,21 @@ static bool check_good(const char *name)
     }
     config_unref(yaml);
     return good;
+}
+
+static void limits_are_inherited_one_by_one(void **state)
+{
+    (void)state;
+    struct config_snapshot *s =
+        must_load_text("version: 1\npolicies:\n"
+                       "  a: {limits: {flows_per_container: 9, dns_queries_per_second: 3}}\n"
+                       "  b: {extends: a, limits: {flows_per_container: 5}}\n"
+                       "  c: {}\n");
+    const struct acl_limits *b = acl_policy_limits(config_policy(s, "b"));
+    assert_int_equal(b->flows, 5);
+    assert_int_equal(b->dns_queries_per_second, 3);
+    assert_int_equal(acl_policy_limits(config_policy(s, "c"))->flows, 0);
+    config_unref(s);
 }
 
 /* Runs `check` on each config of a folder, from inside it, so that errors name files without a path. */
@@ -277,7 +293,7 @@ static void defaults_hold_where_nothing_is_written(void **state)
     char *got = describe(s);
     assert_string_equal(got, "audit -, on full 0\n"
                              "limits 10000 15000 3600000 300000 2048 8192 200\n"
-                             "policy web: mode 0, dns 0, bind 0, ech denied 0\n"
+                             "policy web: mode 0, dns 0, bind 0, ech denied 0, limits 0 0\n"
                              "  allow api.example.com\n"
                              "ci: deny, default: deny\n");
     free(got);
@@ -761,6 +777,7 @@ static void a_snapshot_lives_as_long_as_its_last_user(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(limits_are_inherited_one_by_one),
         cmocka_unit_test(bad_files_explain_themselves),
         cmocka_unit_test(odd_files_are_warned_of),
         cmocka_unit_test(yaml_and_json_say_the_same),
