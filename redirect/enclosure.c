@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -31,6 +32,8 @@ struct inside {
     char *gid_map;
     bool single_id;  /* mapped without privilege: one id, no setgroups(2) */
     char *unix_table;
+    struct paths folders; /* of the processes outside */
+    bool core_piped;      /* the kernel hands core dumps to a program */
     char *cwd;
 };
 
@@ -182,6 +185,14 @@ static int enter_folder(const char *path, struct error *err)
                        path && path_is_within(path, "/run") ? " (--keep it)" : "");
 }
 
+/* Where core_pattern is a pipe, a crash inside would start a program outside, as root, fed by the command. A limit of 1 is
+ * the kernel's word for "not through a pipe" (fs/coredump.c); 0 would not be. */
+static void forbid_piped_core_dumps(void)
+{
+    const struct rlimit none = {1, 1};
+    setrlimit(RLIMIT_CORE, &none);
+}
+
 /* In B, once its ids are mapped. Ends in the command, or with its errno on `exec_failure`. */
 __attribute__((noreturn)) static void run_command(const struct inside *inside, int sync, int exec_failure)
 {
@@ -189,6 +200,8 @@ __attribute__((noreturn)) static void run_command(const struct inside *inside, i
     struct error err;
     if (enter_folder(inside->cwd, &err) < 0 || enclosure_filter(&err) < 0)
         give_up(inside, &err);
+    if (inside->core_piped)
+        forbid_piped_core_dumps();
     if (!say(sync) || !hear(sync))
         _exit(1);
     setpgid(0, 0);
@@ -329,7 +342,7 @@ __attribute__((noreturn)) static void run_init(const struct inside *inside)
         error_errno(&err, errno, "cannot make a signalfd");
         give_up(inside, &err);
     }
-    if (enclosure_mount(inside->plan, inside->unix_table, &err) < 0 || fork_command(inside, &init, &err) < 0)
+    if (enclosure_mount(inside->plan, inside->unix_table, &inside->folders, &err) < 0 || fork_command(inside, &init, &err) < 0)
         give_up(inside, &err);
     if (!hear(init.sync))
         _exit(1); /* the command has said why */
@@ -371,10 +384,13 @@ __attribute__((noreturn)) static void run_builder(struct inside *inside)
         give_up(inside, &err);
     inside->cwd = getcwd(NULL, 0);
     inside->unix_table = file_read("/proc/net/unix"); /* of the caller's network namespace */
-    if (!inside->unix_table) {
+    if (!inside->unix_table || enclosure_working_folders(inside->unix_table, &inside->folders) < 0) {
         error_errno(&err, errno, "cannot read /proc/net/unix (is /proc mounted?)");
         give_up(inside, &err);
     }
+    char *core_pattern = file_read("/proc/sys/kernel/core_pattern");
+    inside->core_piped = core_pattern && *core_pattern == '|';
+    free(core_pattern);
     if (unshare_user(0, &err) < 0)
         give_up(inside, &err);
     prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -41,12 +41,15 @@ struct stage {
 int stage_cover(const struct stage *stage, const char *name, const char *target, struct error *err);
 
 /* enclosure_mounts.c: the whole file system of the enclosure except /proc, then /proc. `unix_table` is the caller's
- * /proc/net/unix. */
-int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, struct error *err);
+ * /proc/net/unix, `folders` what enclosure_working_folders() made of it. */
+int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, const struct paths *folders,
+                    struct error *err);
 
 /* enclosure_sockets.c: unix sockets that would act for the command outside. */
 int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
-                           const char *unix_table, struct error *err);
+                           const char *unix_table, const struct paths *folders, struct error *err);
+/* The working folders of the processes in /proc, in case the table has sockets with relative paths. 0 or -ENOMEM. */
+int enclosure_working_folders(const char *unix_table, struct paths *ret);
 /* Variables that name sockets which are not there any more. */
 int enclosure_environment(const struct paths *keep);
 

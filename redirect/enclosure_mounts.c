@@ -505,7 +505,8 @@ static const char *find_resolv_conf(char path[PATH_MAX])
     return path[0] == '/' && !strstr(path, "/../") ? path : NULL;
 }
 
-int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, struct error *err)
+int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, const struct paths *folders,
+                    struct error *err)
 {
     struct mount_table mounts;
     struct paths keep = {0};
@@ -531,7 +532,7 @@ int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, s
         (failed = cover_sysfs_partly(&mounts, err)) || (failed = rebuild_run(&stage, "/run", &keep, err)) ||
         (failed = rebuild_run(&stage, "/var/run", &keep, err)) ||
         (failed = rebuild_dev(&stage, &keep, terminal_at, err)) ||
-        (failed = enclosure_mask_sockets(&stage, &mounts, &keep, unix_table, err)) ||
+        (failed = enclosure_mask_sockets(&stage, &mounts, &keep, unix_table, folders, err)) ||
         (failed = replace_resolv_conf(&stage, resolver_at, err)) || (failed = protect_file(read_only_at, err)) ||
         (failed = enclosure_environment(&keep) < 0 ? error_errno(err, ENOMEM, "cannot change the environment") : 0) ||
         (failed = mount_proc(err)))

@@ -41,13 +41,22 @@ static bool is_in_use(const char *folder)
            (getcwd(cwd, sizeof(cwd)) && path_is_within(cwd, folder)) || (home && path_is_within(home, folder));
 }
 
+/* Is something below the folder to be kept? Then the folder is not covered as a whole either, its other sockets are. */
+static bool holds_kept(const struct paths *keep, const char *folder)
+{
+    for (size_t i = 0; i < keep->count; i++)
+        if (path_is_within(keep->items[i], folder))
+            return true;
+    return false;
+}
+
 static int cover_folder(const struct stage *stage, const struct paths *keep, const char *name, const char *path,
                         struct error *err)
 {
     char resolved[PATH_MAX];
     struct stat status;
     if (!realpath(path, resolved) || stat(resolved, &status) < 0 || !S_ISDIR(status.st_mode) ||
-        paths_cover(keep, resolved) || is_in_use(resolved))
+        paths_cover(keep, resolved) || holds_kept(keep, resolved) || is_in_use(resolved))
         return 0;
     return stage_cover(stage, name, resolved, err);
 }
@@ -126,7 +135,7 @@ static int cover_socket(const struct stage *stage, const struct paths *keep, con
     snprintf(socket, sizeof(socket), "%s/%s", folder[1] ? folder : "", slash + 1);
     if (lstat(socket, &status) < 0 || !S_ISSOCK(status.st_mode) || paths_cover(keep, socket) || paths_cover(keep, path))
         return 0;
-    if (!is_in_use(folder) && holds_only_sockets(folder))
+    if (!is_in_use(folder) && !holds_kept(keep, folder) && holds_only_sockets(folder))
         return stage_cover(stage, "empty", folder, err);
     return stage_cover(stage, "inert", socket, err);
 }
@@ -174,7 +183,7 @@ static int cover_everywhere(const struct stage *stage, const struct mount_table 
     return failed;
 }
 
-/* "0000000000000000: 00000002 00000000 00010000 0001 01 21012 /run/docker.sock" */
+/* "0000000000000000: 00000002 00000000 00010000 0001 01 21012 /run/docker.sock"; NULL for no name and for abstract ones. */
 static char *path_of_line(char *line)
 {
     for (unsigned field = 0; line && field < 7; field++) {
@@ -182,11 +191,52 @@ static char *path_of_line(char *line)
         if (line)
             line += strspn(line, " ");
     }
-    return line && *line == '/' ? line : NULL;
+    return line && *line && *line != '@' ? line : NULL;
+}
+
+/* A socket bound by a relative path is listed so. Its process may still be where it was then, and only where a socket of that
+ * name is can it be. */
+static int cover_relative(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
+                          const struct paths *folders, const char *name, struct error *err)
+{
+    char path[PATH_MAX];
+    int failed = 0;
+    for (size_t i = 0; i < folders->count && !failed; i++)
+        if ((size_t)snprintf(path, sizeof(path), "%s/%s", folders->items[i], name) < sizeof(path))
+            failed = cover_everywhere(stage, mounts, keep, path, err);
+    return failed;
+}
+
+int enclosure_working_folders(const char *unix_table, struct paths *ret)
+{
+    char *table = strdup(unix_table), *next;
+    bool needed = false;
+    for (char *line = table; line && *line && !needed; line = next) {
+        next = strchrnul(line, '\n');
+        if (*next)
+            *next++ = '\0';
+        const char *path = path_of_line(line);
+        needed = path && *path != '/' && strcmp(path, "Path");
+    }
+    free(table);
+    DIR *processes = needed ? opendir("/proc") : NULL;
+    for (struct dirent *entry; processes && (entry = readdir(processes));) {
+        char link[sizeof("/proc//cwd") + NAME_MAX], folder[PATH_MAX];
+        snprintf(link, sizeof(link), "/proc/%s/cwd", entry->d_name);
+        ssize_t length = readlink(link, folder, sizeof(folder) - 1);
+        if (length <= 0)
+            continue;
+        folder[length] = '\0';
+        if (!paths_contain(ret, folder) && paths_add(ret, folder) < 0)
+            break;
+    }
+    if (processes)
+        closedir(processes);
+    return table ? 0 : -ENOMEM;
 }
 
 int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
-                           const char *unix_table, struct error *err)
+                           const char *unix_table, const struct paths *folders, struct error *err)
 {
     char *table = strdup(unix_table), *next;
     int failed = table ? cover_known_folders(stage, keep, err) : error_errno(err, ENOMEM, "cannot read /proc/net/unix");
@@ -195,8 +245,10 @@ int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *
         if (*next)
             *next++ = '\0';
         const char *path = path_of_line(line);
-        if (path && strlen(path) < PATH_MAX)
+        if (path && *path == '/' && strlen(path) < PATH_MAX)
             failed = cover_everywhere(stage, mounts, keep, path, err);
+        else if (path)
+            failed = cover_relative(stage, mounts, keep, folders, path, err);
     }
     free(table);
     return failed;

@@ -84,17 +84,34 @@ static int hand_over(struct monitor *monitor)
     return channel_send_capture(monitor->worker.channel, id, monitor->options->argv[0], policy, &monitor->sockets);
 }
 
+/* Wait for something to read, while the command does not run yet. A person who presses Ctrl-C now means us. */
+static int await_input(struct monitor *monitor, int fd, const char *what, struct error *err)
+{
+    uint64_t until = monotonic_ms() + WORKER_READY_WAIT_MS;
+    for (;;) {
+        struct pollfd polled[] = {{.fd = fd, .events = POLLIN}, {.fd = monitor->signals, .events = POLLIN}};
+        struct signalfd_siginfo info;
+        uint64_t now = monotonic_ms();
+        int got = poll(polled, 2, until > now ? (int)(until - now) : 0);
+        if (got < 0 && errno != EINTR)
+            return error_errno(err, errno, "cannot wait for %s", what);
+        if (got == 0)
+            return error_set(err, ETIMEDOUT, "%s does not get ready", what);
+        if (got > 0 && polled[0].revents)
+            return 0;
+        if (got > 0 && read(monitor->signals, &info, sizeof(info)) == sizeof(info) &&
+            (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP || info.ssi_signo == SIGQUIT))
+            return error_set(err, EINTR, "interrupted while %s got ready", what);
+    }
+}
+
 static int await_ready(struct monitor *monitor, struct error *err)
 {
-    struct pollfd polled = {.fd = monitor->worker.channel, .events = POLLIN};
     struct channel_message message;
     struct capture_sockets none = CAPTURE_SOCKETS_NONE;
-    int unused = -1;
-    while (poll(&polled, 1, WORKER_READY_WAIT_MS) < 0)
-        if (errno != EINTR)
-            return error_errno(err, errno, "cannot wait for the worker");
-    if (!polled.revents)
-        return error_set(err, ETIMEDOUT, "the worker does not get ready");
+    int unused = -1, failed = await_input(monitor, monitor->worker.channel, "the worker", err);
+    if (failed)
+        return failed;
     if (channel_receive(monitor->worker.channel, &message, &none, &unused) == 1 && message.type == CHANNEL_READY)
         return 0;
     capture_sockets_close(&none);
@@ -293,6 +310,7 @@ static void read_event(struct monitor *monitor)
 
 static void supervise(struct monitor *monitor)
 {
+    reap(monitor); /* a SIGCHLD may have come while we waited for the start */
     while (!monitor->ended) {
         struct pollfd polled[] = {{.fd = monitor->enclosure.control, .events = POLLIN},
                                   {.fd = monitor->signals, .events = POLLIN},
@@ -300,10 +318,11 @@ static void supervise(struct monitor *monitor)
         int got = poll(polled, 3, worker_process_due(&monitor->worker));
         if (got < 0 && errno != EINTR)
             break;
-        if (got > 0 && polled[0].revents)
-            read_event(monitor);
-        else if (got > 0 && polled[1].revents)
+        /* Signals first: a command that stops and continues itself without end must not shut out a SIGTERM. */
+        if (got > 0 && polled[1].revents)
             read_signal(monitor);
+        else if (got > 0 && polled[0].revents)
+            read_event(monitor);
         else if (got > 0 && polled[2].revents)
             drain_channel(&monitor->worker);
         if (!monitor->ended && worker_process_due(&monitor->worker) == 0)
@@ -361,11 +380,14 @@ static int start(struct monitor *monitor, struct error *err)
     plan.foreground = monitor->lent_foreground;
     /* Worker, network and mounts get ready at the same time. */
     if ((failed = start_worker(monitor, err)) || (failed = enclosure_start(&plan, &monitor->enclosure, err)) ||
+        (failed = await_input(monitor, monitor->enclosure.passage, "the sealed network", err)) ||
         (failed = enclosure_sockets(&monitor->enclosure, &monitor->sockets, err)))
         return failed;
     if (hand_over(monitor) < 0)
         return error_set(err, EPIPE, "the worker ended at its start");
-    if ((failed = await_ready(monitor, err)) || (failed = enclosure_prepared(&monitor->enclosure, err)))
+    if ((failed = await_ready(monitor, err)) ||
+        (failed = await_input(monitor, monitor->enclosure.control, "the enclosure", err)) ||
+        (failed = enclosure_prepared(&monitor->enclosure, err)))
         return failed;
     if (enclosure_order(&monitor->enclosure, ENCLOSURE_GO, 0) < 0)
         return error_set(err, EIO, "the enclosure's init ended before the command started");

@@ -253,6 +253,22 @@ def test_a_socket_is_masked_in_every_mount_that_shows_it(enclosed, outside_socke
         subprocess.run(["umount", again], check=True)
 
 
+def test_a_socket_bound_by_a_relative_path_is_masked(enclosed, outside_socket):
+    (enclosed.folder / "note").write_text("")
+    outside_socket("relative.sock")
+    assert not reaching(enclosed, enclosed.folder / "relative.sock", cwd="/")
+
+
+def test_a_kept_socket_in_a_masked_folder(enclosed, outside_socket):
+    folder = enclosed.folder / "daemon"
+    folder.mkdir()
+    os.chown(folder, enclosed.user or 0, enclosed.user or 0)
+    wanted, other = outside_socket(folder / "wanted"), outside_socket(folder / "other")
+    options = ["-q", "--policy", "airgapped", "--keep", wanted]
+    assert reaching(enclosed, wanted, options=options)
+    assert not reaching(enclosed, other, options=options)
+
+
 def test_abstract_sockets_are_out_of_reach(enclosed, outside_socket):
     name = f"sallyport-test-{uuid.uuid4().hex[:8]}"
     listener = socket.socket(socket.AF_UNIX)
@@ -423,6 +439,13 @@ def test_closed_standard_streams_are_filled(enclosed):
     line = " ".join(enclosed.line("sh", "-c", "'ls /proc/self/fd; readlink /proc/self/fd/0'"))
     result = subprocess.run(["sh", "-c", f"{line} <&-"], capture_output=True, text=True, env=ENVIRONMENT, cwd=enclosed.folder)
     assert "/dev/null" in result.stdout
+
+
+def test_a_crash_starts_nothing_outside(enclosed):
+    """Where the kernel pipes core dumps into a program, that program would run outside."""
+    piped = Path("/proc/sys/kernel/core_pattern").read_text().startswith("|")
+    limits = enclosed.python("import resource; print(resource.getrlimit(resource.RLIMIT_CORE))")
+    assert (limits == "(1, 1)") == piped
 
 
 def test_the_audit_file_cannot_be_rewritten(enclosed):
