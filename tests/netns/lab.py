@@ -37,7 +37,7 @@ TIMEOUT = 60           # no single command of the suite takes longer, unless it 
 REASONS = set("""rule_allow rule_deny no_rule no_sni malformed_client_hello not_tls ech_denied host_missing host_ambiguous
     host_mismatch malformed_http method_denied http2_cleartext ip_literal destination_unbound destination_guarded
     dns_failed connect_failed hello_timeout hello_too_large limit_connections limit_rate port_denied policy_changed loop
-    audit_unavailable""".split())
+    audit_unavailable path_denied""".split())
 
 
 def missing_programs(*names):

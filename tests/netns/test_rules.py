@@ -1,4 +1,6 @@
 """Rules beyond names on 80 and 443: other ports by name, by address, by network."""
+import pytest
+
 from origins import address
 from test_web import CURL, past_dns
 
@@ -91,3 +93,40 @@ policies:
     assert ask("sub.wild.example", "story").audit.reasons() == {"rule_deny"}
     ask("denied.example", "unrestricted").ok()
     assert ask("allowed.example", "airgapped").audit.reasons() == {"no_rule"}
+
+
+METHOD_AND_PATH = {
+    # story: (curl's words, status, reason)
+    "what the rule says": (["http://allowed.example/files/missing"], "404", None),
+    "another method": (["-X", "POST", "http://allowed.example/files/missing"], "403", "method_denied"),
+    "another path": (["http://allowed.example/secret"], "403", "path_denied"),
+    "a way out of the path": (["--path-as-is", "http://allowed.example/files/../secret"], "403", "path_denied"),
+    "an escaped way out": (["http://allowed.example/files/%2e%2e/secret"], "403", "path_denied"),
+    "TLS, where no path can be seen": ([*past_dns("allowed.example"), "https://allowed.example/files/missing"], "000", "no_rule"),
+}
+
+
+@pytest.mark.parametrize("words, status, reason", METHOD_AND_PATH.values(), ids=METHOD_AND_PATH)
+def test_a_rule_for_a_method_and_a_path(lab, words, status, reason):
+    run = lab.exec([*CURL, "-o", "/dev/null", "-w", "%{http_code}", *words], allow=["GET http://allowed.example/files/*"])
+    assert run.out == status and run.audit.reasons() == ({reason} if reason else set())
+    assert not any("secret" in line or "POST" in line for line in lab.requests())
+
+
+def test_a_later_request_to_another_path(lab):
+    urls = ["http://allowed.example/files/missing", "http://allowed.example/secret"]
+    run = lab.exec([*CURL, "-o", "/dev/null", "-o", "/dev/null", "-w", "%{http_code} %{num_connects}\n", *urls],
+                   allow=["GET http://allowed.example/files/*"])
+    assert run.out.split() == ["404", "1", "403", "0"] and run.audit.reasons() == {"path_denied"}
+    assert len(lab.requests()) == 1
+
+
+def test_a_policy_that_only_records(lab):
+    policy = lab.config("version: 1\npolicies: {story: {mode: audit, allow: [allowed.example]}}\n")
+    run = lab.exec(["sh", "-c", "curl -sS https://denied.example/; curl -sS https://allowed.example/"], config=policy).ok()
+    assert "denied.example at" in run.out
+    assert run.audit.allowed("denied.example")[0]["sallyport.would_deny"] is True
+    assert "sallyport.would_deny" not in run.audit.allowed("allowed.example")[0]
+    # The guard is no rule: it holds in every mode.
+    run = lab.exec([*CURL, *past_dns("metadata.example", "169.254.169.254", port=80), "http://metadata.example/"], config=policy)
+    assert run.audit.reasons() == {"destination_guarded"}
