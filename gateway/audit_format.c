@@ -108,7 +108,8 @@ static void put_event(struct line *line, const struct audit_event *event, uint64
     json_array_end(j);
     json_string(j, "action", event->allowed ? actions[event->action].allowed : actions[event->action].denied);
     json_string(j, "outcome", event->allowed ? "success" : "failure");
-    json_string(j, "reason", acl_reason_name(event->reason));
+    if (event->action != AUDIT_FLOW_END || event->allowed) /* a client may leave before anything was decided */
+        json_string(j, "reason", acl_reason_name(event->reason));
     put_text(line, "id", event->flow_id);
     json_unsigned(j, "sequence", sequence);
     if (event->start.tv_sec)

@@ -26,6 +26,8 @@
 #define TCP_CONNECTIONS_MAX 64
 #define TCP_OUT_MAX (128u * 1024)
 #define UDP_BATCH 64
+#define TCP_TURN_BUDGET 16   /* reads of one connection before others have their turn */
+#define TCP_QUESTIONS_MAX 64 /* of one connection, waiting for their answers */
 
 /* Who waits for an answer: a UDP peer, or a TCP connection. */
 struct dns_question {
@@ -37,6 +39,7 @@ struct dns_question {
     socklen_t peer_length;
     struct resolver_exchange *exchange;
     struct dns_query query;
+    bool malformed;
     size_t length;
     uint8_t bytes[QUERY_MAX];
 };
@@ -48,7 +51,7 @@ struct dns_connection {
     struct deadline idle;
     struct addr source;
     unsigned questions;
-    bool eof, writable;
+    bool eof, writable, paused; /* paused: bytes are there, but answers have to go first */
     size_t in_used;
     uint8_t in[2 + QUERY_MAX];
     struct buffer out;
@@ -227,12 +230,17 @@ static void ask(struct dns_question *question)
     struct capture *capture = question->capture;
     struct worker *w = capture->worker;
     const struct dns_query *query = &question->query;
-    if (query->opcode != 0) {
-        reply_refusal(question, DNS_NOTIMP, DNS_EDE_NONE, NULL);
-    } else if (!within_rate(capture)) {
-        if (rate_take(&capture->limit_events, 1, uv_now(&w->loop))) /* one a second: a flood must not fill the log */
-            audit_denial(question, ACL_LIMIT_RATE, "DNS queries of this container, in this second", NULL, false);
+    if (!within_rate(capture)) {
+        /* One a second: a flood must not fill the log. */
+        if (rate_take(&capture->limit_events, 1, uv_now(&w->loop)))
+            audit_denial(question, ACL_LIMIT_RATE, "DNS queries of this container, in this second", NULL,
+                         false);
         reply_refusal(question, DNS_REFUSED, DNS_EDE_BLOCKED, "sallyport: too many questions");
+    } else if (query->opcode != 0) {
+        reply_refusal(question, DNS_NOTIMP, DNS_EDE_NONE, NULL);
+    } else if (question->malformed) {
+        audit_denial(question, ACL_NO_RULE, "malformed DNS message", NULL, false);
+        reply_refusal(question, DNS_FORMERR, DNS_EDE_NONE, NULL);
     } else if (query->name_kind != ACL_NAME_OK) {
         refuse(question, query->name_kind == ACL_NAME_IP_LITERAL ? ACL_IP_LITERAL : ACL_NO_RULE,
                acl_name_kind_text(query->name_kind), NULL);
@@ -259,7 +267,7 @@ static void ask(struct dns_question *question)
     question_destroy(question);
 }
 
-/* NULL when there is nothing to answer: out of memory, or not a query. FORMERR is answered here. */
+/* NULL when there is nothing to answer: out of memory, or not a query. */
 static struct dns_question *question_create(struct capture *capture, struct dns_connection *connection,
                                             int udp_fd, const struct sockaddr_storage *peer,
                                             socklen_t peer_length, const uint8_t *bytes, size_t length)
@@ -276,15 +284,13 @@ static struct dns_question *question_create(struct capture *capture, struct dns_
     question->length = length;
     memcpy(question->bytes, bytes, length);
     int r = dns_query_parse(bytes, length, &question->query);
-    if (r == -EBADMSG) {
-        reply_refusal(question, DNS_FORMERR, DNS_EDE_NONE, NULL);
-        strcpy(question->query.shown, "(malformed)");
-        audit_denial(question, ACL_NO_RULE, "malformed DNS message", NULL, false);
-    }
-    if (r < 0) {
+    if (r == -EINVAL) { /* not a query at all: there is nobody to answer */
         free(question);
         return NULL;
     }
+    question->malformed = r < 0;
+    if (question->malformed)
+        strcpy(question->query.shown, "(malformed)");
     list_append(&capture->worker->dns_questions, &question->link);
     if (connection)
         connection->questions++;
@@ -315,6 +321,14 @@ void dns_udp_ready(struct poll_handle *handle, uint32_t events)
 
 /* ---- DNS over TCP (RFC 7766) ---- */
 
+/* Back-pressure (RFC 7766 section 6.2.1): a client that asks faster than it reads, or than we are answered,
+ * waits. */
+static bool connection_may_read(const struct dns_connection *connection)
+{
+    return !connection->eof && connection->questions < TCP_QUESTIONS_MAX &&
+           buffer_length(&connection->out) <= TCP_OUT_MAX;
+}
+
 static void connection_flush(struct dns_connection *connection)
 {
     struct buffer *out = &connection->out;
@@ -331,11 +345,13 @@ static void connection_flush(struct dns_connection *connection)
         else
             out->start += (size_t)sent;
     }
-    if (buffer_length(out) == 0) {
-        buffer_free(out);
-        if (connection->eof && connection->questions == 0)
-            connection_destroy(connection);
-    }
+    if (buffer_length(out) > 0)
+        return;
+    buffer_free(out);
+    if (connection->eof && connection->questions == 0)
+        connection_destroy(connection);
+    else if (connection->paused && connection_may_read(connection))
+        poller_again(&connection->capture->worker->poller, &connection->poll);
 }
 
 static void connection_question(struct dns_connection *connection, size_t length)
@@ -364,34 +380,41 @@ static bool connection_parse(struct dns_connection *connection)
     return true;
 }
 
+/* Reads once. 1 go on, 0 nothing is there, -1 the connection is gone. */
+static int connection_read(struct dns_connection *connection)
+{
+    ssize_t got = recv(connection->poll.fd, connection->in + connection->in_used,
+                       sizeof(connection->in) - connection->in_used, 0);
+    if (got < 0 && errno == EINTR)
+        return 1;
+    if (got < 0 && errno == EAGAIN)
+        return 0;
+    if (got > 0) {
+        connection->in_used += (size_t)got;
+        deadline_start(&connection->capture->worker->dns_tcp_timeouts, &connection->idle);
+        if (connection_parse(connection))
+            return 1;
+    }
+    if (got == 0) {
+        connection->eof = true;
+        return 0;
+    }
+    connection_destroy(connection);
+    return -1;
+}
+
 static void connection_ready(struct poll_handle *handle, uint32_t events)
 {
     struct dns_connection *connection = list_entry(handle, struct dns_connection, poll);
-    struct worker *w = connection->capture->worker;
+    int more = 1;
     if (events & EPOLLOUT)
         connection->writable = true;
-    while (!connection->eof) {
-        ssize_t got = recv(handle->fd, connection->in + connection->in_used,
-                           sizeof(connection->in) - connection->in_used, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0 && errno == EAGAIN)
-            break;
-        if (got < 0) {
-            connection_destroy(connection);
+    for (int turn = 0; turn < TCP_TURN_BUDGET && more == 1 && connection_may_read(connection); turn++)
+        if ((more = connection_read(connection)) < 0)
             return;
-        }
-        if (got == 0) {
-            connection->eof = true;
-            break;
-        }
-        connection->in_used += (size_t)got;
-        deadline_start(&w->dns_tcp_timeouts, &connection->idle);
-        if (!connection_parse(connection)) {
-            connection_destroy(connection);
-            return;
-        }
-    }
+    connection->paused = more == 1 && !connection_may_read(connection);
+    if (more == 1 && !connection->paused)
+        poller_again(&connection->capture->worker->poller, handle); /* others first */
     connection_flush(connection);
 }
 

@@ -101,3 +101,37 @@ policies:
     ask = "dig +short +tries=1 +time=4 allowed.example; dig +short +tries=1 +time=4 denied.example; dig +short www.allowed.example"
     assert lab.exec(["sh", "-c", ask], config=policy, options=["--policy", "mute"]).out.strip() == ""
     assert lab.exec(["sh", "-c", ask], config=policy, options=["--policy", "open"]).out.split() == ["198.18.1.1", "198.18.2.1"]
+
+
+def test_a_flood_over_tcp_does_not_stall_the_others(lab):
+    """One connection that asks without end and never reads: requests beside it are served as if nothing was. (They bring
+    their address: the questions a second of this container are used up.)"""
+    story = f"""
+import socket, struct, subprocess, threading, time
+question = struct.pack('!6H', 1, 256, 1, 0, 0, 0) + b'\\6denied\\7example\\0' + struct.pack('!2H', 1, 1)
+flood = socket.create_connection(('10.0.2.3', 53))
+def ask():
+    try:
+        while True: flood.sendall((struct.pack('!H', len(question)) + question) * 500)
+    except OSError: pass
+threading.Thread(target=ask, daemon=True).start()
+began = time.monotonic()
+for _ in range(5):
+    subprocess.run(['curl', '-sS', '-o', '/dev/null', '-m', '10', '--resolve', 'allowed.example:80:198.18.1.1',
+                    'http://allowed.example/'], check=True)
+print(time.monotonic() - began < 5)
+"""
+    run = lab.exec(["python3", "-c", story], **ALLOWED).ok()
+    assert run.out.strip() == "True"
+
+
+def test_malformed_messages_do_not_fill_the_log(lab):
+    story = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(5000): s.sendto(b'\\0\\1\\1\\0\\0\\2\\0\\0\\0\\0\\0\\0\\0', ('10.0.2.3', 53))
+"""
+    run = lab.exec(["python3", "-c", story], **ALLOWED).ok()
+    told = run.audit.where(event_action="dns-denied")
+    assert 0 < len(told) < 1000
+    assert {"no_rule", "limit_rate"} <= {event["event.reason"] for event in told}
