@@ -3,7 +3,7 @@
  * connection: names are not resolved, so what an address rule or the address guard says about a name's
  * addresses is not known here.
  */
-#include "cli/policy_internal.h"
+#include "cli/policy_question.h"
 #include "acl/guard.h"
 #include "base/json.h"
 
@@ -14,23 +14,6 @@
 #include <strings.h>
 
 #define ALLOW_MAX 1024
-
-enum ask { ASK_PORT, ASK_TLS, ASK_HTTP }; /* ASK_PORT: whatever the gateway expects on that port */
-
-struct question {
-    enum ask ask;
-    bool by_address;
-    struct addr address; /* with the port */
-    char name[ACL_NAME_MAX + 1];
-    size_t name_length;
-    uint16_t port;
-};
-
-struct answer {
-    const char *protocol; /* "tls", "http", "tcp" */
-    struct acl_verdict verdict;
-    const char *detail; /* NULL: the reason says it all */
-};
 
 /* ---- reading the question ---- */
 
@@ -81,12 +64,14 @@ static bool split_host(const char *text, size_t length, const char **ret_host, s
 /* NULL, or what is wrong with it. */
 static const char *read_question(const char *text, struct question *ret)
 {
-    struct question q = {0};
+    struct question q = {.method = "GET", .target = "/"};
     const char *host;
     size_t length;
     if (!take_scheme(&text, &q.ask, &q.port))
         return "write https://, http:// or tcp:// in front of the host, or no scheme";
     size_t authority = strcspn(text, "/?#");
+    if (text[authority] == '/')
+        q.target = text + authority;
     if (memchr(text, '@', authority))
         return "leave out what stands before the @";
     if (!split_host(text, authority, &host, &length, &q.port))
@@ -137,17 +122,32 @@ static bool any_address_allows(const struct acl_policy *policy, uint16_t port, s
     return true;
 }
 
+static struct acl_verdict judge_request(const struct acl_policy *policy, const struct question *q)
+{
+    const struct acl_request request = {.name = q->name,
+                                        .name_length = q->name_length,
+                                        .port = q->port,
+                                        .method = q->method,
+                                        .target = q->target,
+                                        .target_length = strcspn(q->target, "#")};
+    return acl_policy_judge_request(policy, &request);
+}
+
 static struct answer answer_name(const struct acl_policy *policy, const struct question *q, unsigned use)
 {
     struct answer best = {0};
     if (q->ask == ASK_TLS || (q->ask == ASK_PORT && (use & ACL_PORT_TLS)))
         weigh(&best, "tls", acl_policy_judge_name(policy, ACL_TLS, q->name, q->name_length, q->port));
-    if (q->ask == ASK_HTTP || (q->ask == ASK_PORT && (use & ACL_PORT_HTTP)))
+    if (q->ask == ASK_HTTP)
+        weigh(&best, "http", judge_request(policy, q));
+    if (q->ask == ASK_PORT && (use & ACL_PORT_HTTP))
         weigh(&best, "http", acl_policy_judge_name(policy, ACL_HTTP, q->name, q->name_length, q->port));
     if (q->ask == ASK_PORT && (use & (ACL_PORT_TCP_NAME | ACL_PORT_ADDRESS)))
         weigh(&best, "tcp", acl_policy_judge_name(policy, ACL_TCP, q->name, q->name_length, q->port));
-    if (best.verdict.reason == ACL_NO_RULE && (use & ACL_PORT_ADDRESS) &&
-        !any_address_allows(policy, q->port, &best.verdict))
+    if (!best.protocol)
+        best.protocol = q->ask == ASK_TLS ? "tls" : q->ask == ASK_HTTP ? "http" : "tcp";
+    if (!best.verdict.allowed && best.verdict.reason != ACL_RULE_DENY && (use & ACL_PORT_ADDRESS) &&
+        !any_address_allows(policy, q->port, &best.verdict) && best.verdict.reason == ACL_NO_RULE)
         best.detail =
             "no rule names it; an address rule opens this port for some addresses: test the address itself";
     return best;
@@ -178,8 +178,8 @@ static struct answer answer_address(const struct config_snapshot *snapshot, cons
     return answer;
 }
 
-static struct answer answer_question(const struct config_snapshot *snapshot, const struct acl_policy *policy,
-                                     const struct question *q)
+struct answer answer_question(const struct config_snapshot *snapshot, const struct acl_policy *policy,
+                              const struct question *q)
 {
     unsigned use = acl_policy_port_use(policy, q->port);
     if (!use)
@@ -193,6 +193,8 @@ static const char *reason_text(const struct answer *answer)
 {
     if (answer->detail)
         return answer->detail;
+    if (answer->verdict.detail)
+        return answer->verdict.detail;
     switch (answer->verdict.reason) {
     case ACL_RULE_ALLOW:
         return "a rule allows it";
@@ -202,6 +204,10 @@ static const char *reason_text(const struct answer *answer)
         return "no rule names the address";
     case ACL_PORT_DENIED:
         return "no rule opens this port";
+    case ACL_METHOD_DENIED:
+        return "rules allow other methods";
+    case ACL_PATH_DENIED:
+        return "rules allow other paths";
     default:
         return "no rule names it";
     }
@@ -218,7 +224,8 @@ static const char *target_text(const struct question *q, char *text, size_t size
     return text;
 }
 
-static void print_text(const struct acl_policy *policy, const struct question *q, const struct answer *answer)
+static void print_text(const struct acl_policy *policy, const struct question *q, const struct answer *answer,
+                       const char *advice)
 {
     char target[ACL_NAME_MAX + 16], origin[512];
     const struct acl_verdict *v = &answer->verdict;
@@ -230,10 +237,11 @@ static void print_text(const struct acl_policy *policy, const struct question *q
     printf("%s (%s)", acl_reason_name(v->reason), reason_text(answer));
     if (!v->allowed && acl_policy_mode(policy) == ACL_MODE_AUDIT)
         printf("; mode audit lets it through and logs it");
-    printf("\n");
+    printf("\n  %s\n", advice);
 }
 
-static void print_json(const struct acl_policy *policy, const struct question *q, const struct answer *answer)
+static void print_json(const struct acl_policy *policy, const struct question *q, const struct answer *answer,
+                       const char *advice)
 {
     char text[8192], target[ACL_NAME_MAX + 16];
     struct json j;
@@ -247,6 +255,7 @@ static void print_json(const struct acl_policy *policy, const struct question *q
     json_string(&j, "verdict", v->allowed ? "allow" : "deny");
     json_string(&j, "reason", acl_reason_name(v->reason));
     json_string(&j, "detail", reason_text(answer));
+    json_string(&j, "change", advice);
     if (v->has_rule) {
         json_object(&j, "rule");
         json_string(&j, "text", v->rule.text);
@@ -264,7 +273,7 @@ static void print_json(const struct acl_policy *policy, const struct question *q
 /* ---- the command ---- */
 
 struct options {
-    const char *file, *policy, *target;
+    const char *file, *policy, *target, *method;
     const char *allow[ALLOW_MAX];
     size_t allow_count;
     bool json, help;
@@ -273,10 +282,13 @@ struct options {
 /* EXIT_YES, or what command_misuse() returned. */
 static int read_options(const struct command *self, int argc, char **argv, struct options *o)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'}, {"policy", required_argument, NULL, 'p'},
-        {"allow", required_argument, NULL, 'a'},  {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},         {0}};
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"policy", required_argument, NULL, 'p'},
+                                            {"allow", required_argument, NULL, 'a'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"method", required_argument, NULL, 'm'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     int option;
     opterr = 0;
     while ((option = getopt_long(argc, argv, ":c:h", options, NULL)) != -1) {
@@ -292,6 +304,8 @@ static int read_options(const struct command *self, int argc, char **argv, struc
             return command_misuse(self, "test: more than %d --allow: write a policy file", ALLOW_MAX);
         else if (option == 'j')
             o->json = true;
+        else if (option == 'm')
+            o->method = optarg;
         else
             return command_misuse(
                 self, option == ':' ? "test: %s needs a value" : "test: there is no option \"%s\"",
@@ -333,10 +347,12 @@ static int test(const struct command *self, const struct config_snapshot *snapsh
         return command_misuse(self, "test: there is no policy \"%s\": 'sallyport policy show' lists them",
                               name);
     struct answer answer = answer_question(snapshot, policy, q);
+    char text[ADVICE_MAX];
+    const char *advice = advise(snapshot, policy, q, &answer, text);
     if (o->json)
-        print_json(policy, q, &answer);
+        print_json(policy, q, &answer, advice);
     else
-        print_text(policy, q, &answer);
+        print_text(policy, q, &answer, advice);
     return answer.verdict.allowed ? EXIT_YES : EXIT_NO;
 }
 
@@ -352,6 +368,11 @@ int policy_test(const struct command *self, int argc, char **argv)
     const char *wrong = read_question(o.target, &q);
     if (wrong)
         return command_misuse(self, "test: \"%s\" cannot be tested: %s", o.target, wrong);
+    if (o.method && q.ask != ASK_HTTP)
+        return command_misuse(self,
+                              "test: methods are seen in plain HTTP only: write http://HOST[:PORT]/PATH");
+    if (o.method)
+        q.method = o.method;
     struct config_snapshot *snapshot = load(&o);
     if (!snapshot)
         return EXIT_WRONG;

@@ -188,7 +188,8 @@ static void audit_mode_is_told(void **state)
         {{"test", "-c", "complete.yaml", "--policy", "base", "example.com"},
          EXIT_NO,
          "deny: tls example.com:443 by policy base: no_rule (no rule names it); mode audit lets it through "
-         "and logs it\n",
+         "and logs it\n"
+         "  to allow it, write \"example.com\" under allow\n",
          NULL},
     };
     RUN_ALL(cases);
@@ -202,17 +203,22 @@ static void rules_on_the_command_line_are_a_policy(void **state)
          EXIT_YES,
          "allow: tls a.example.com:443 by policy command-line: rule \"*.example.com\" (--allow), rule_allow "
          "(a rule allows "
-         "it)\n",
+         "it)\n"
+         "  to deny it, write \"a.example.com\" under deny, or remove the allow rule \"*.example.com\" "
+         "(--allow)\n",
          NULL},
         {{"test", "--allow", "*.example.com", "example.com"},
          EXIT_NO,
-         "deny: tls example.com:443 by policy command-line: no_rule (no rule names it)\n",
+         "deny: tls example.com:443 by policy command-line: no_rule (no rule names it)\n"
+         "  to allow it, write \"example.com\" under allow\n",
          NULL},
         {{"test", "--policy", "agent", "--allow", "example.com", "github.com"},
          EXIT_YES,
          "allow: tls github.com:443 by policy command-line: rule \"github.com\" (preset git-hosts), "
          "rule_allow (a rule "
-         "allows it)\n",
+         "allows it)\n"
+         "  to deny it, write \"github.com\" under deny, or remove the allow rule \"github.com\" (preset "
+         "git-hosts)\n",
          NULL},
         {{"test", "--allow", "example.com:22", "example.com"},
          EXIT_WRONG,
@@ -225,11 +231,89 @@ static void rules_on_the_command_line_are_a_policy(void **state)
          "{\"target\":\"example.com:80\",\"protocol\":\"http\",\"policy\":\"command-line\",\"mode\":"
          "\"enforce\",\"verdict\":"
          "\"allow\",\"reason\":\"rule_allow\",\"detail\":\"a rule allows "
-         "it\",\"rule\":{\"text\":\"example.com\",\"action\":"
+         "it\",\"change\":\"to deny it, write \\\"example.com\\\" under deny, or remove the allow rule "
+         "\\\"example.com\\\" (--allow)\",\"rule\":{\"text\":\"example.com\",\"action\":"
          "\"allow\",\"file\":\"--allow\"}}\n",
          NULL},
     };
     RUN_ALL(cases);
+}
+
+static void single_requests_are_judged(void **state)
+{
+    (void)state;
+    static const struct expectation cases[] = {
+        {{"test", "--allow", "GET http://a.example/v1/*", "http://a.example/v1/x?y"},
+         EXIT_YES,
+         "allow: http a.example:80 by policy command-line: rule \"GET http://a.example/v1/*\" (--allow), "
+         "rule_allow "
+         "(a rule allows it)\n"
+         "  to deny it, write \"a.example\" under deny, or remove the allow rule \"GET "
+         "http://a.example/v1/*\" "
+         "(--allow)\n",
+         NULL},
+        {{"test", "--allow", "GET http://a.example/v1/*", "--method", "POST", "http://a.example/v1/x"},
+         EXIT_NO,
+         "deny: http a.example:80 by policy command-line: method_denied (rules allow other methods)\n"
+         "  to allow it, write \"POST http://a.example/v1/x\" under allow\n",
+         NULL},
+        {{"test", "--allow", "GET http://a.example:8080/v1/*", "http://a.example:8080/v1/../v2"},
+         EXIT_NO,
+         "deny: http a.example:8080 by policy command-line: path_denied (a dot segment in the path)\n"
+         "  to allow it, write \"GET http://a.example:8080\" under allow\n",
+         NULL},
+        {{"test", "--allow", "GET http://a.example/v1/*", "a.example:80"}, /* any request */
+         EXIT_YES,
+         "allow: http a.example:80 by policy command-line: rule \"GET http://a.example/v1/*\" (--allow), "
+         "rule_allow "
+         "(a rule allows it)\n"
+         "  to deny it, write \"a.example\" under deny, or remove the allow rule \"GET "
+         "http://a.example/v1/*\" "
+         "(--allow)\n",
+         NULL},
+        {{"test", "--allow", "a.example", "--method", "GET", "a.example"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: methods are seen in plain HTTP only: write http://HOST[:PORT]/PATH\n"},
+    };
+    RUN_ALL(cases);
+}
+
+/* The second line of an answer: what would turn it around. */
+static void each_answer_says_what_would_change_it(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *target, *advice;
+    } cases[] = {
+        {"example.net", "to allow it, write \"example.net\" under allow"},
+        {"git.example.com:23", "to allow it, write \"tcp://git.example.com:23\" under allow"},
+        {"https://git.example.com:23", "to allow it, write \"https://git.example.com:23\" under allow"},
+        {"http://other.example.net", "to allow it, write \"other.example.net\" under allow"},
+        {"10.21.1.2:5432", "to allow it, write \"10.21.1.2:5432\" under allow"},
+        {"10.99.0.1:123",
+         "to allow it, write a network that holds 10.99.0.1 under destinations: allow, or as an "
+         "address rule"},
+        {"127.0.0.1:123", "nothing opens it: loopback (RFC 1122) addresses are guarded always"},
+        {"gist.example.com",
+         "to allow it, remove the deny rule \"gist.example.com\" (complete.yaml:20), and write "
+         "\"gist.example.com\" under allow"},
+        {"api.example.com", "to deny it, write \"api.example.com\" under deny, or remove the allow rule "
+                            "\"api.example.com\" (complete.yaml:27)"},
+        {"ntp.example.com:123",
+         "to deny it, write \"ntp.example.com\" under deny, or remove the allow rule \":123\" "
+         "(complete.yaml:33)"},
+    };
+    static struct outcome got;
+    assert_int_equal(chdir(CONFIGS "/good"), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        run_policy((const char *const[]){"test", "-c", NAMED, cases[i].target, NULL}, &got);
+        const char *line = strchr(got.out, '\n');
+        size_t length = strlen(cases[i].advice);
+        if (!line || strncmp(line, "\n  ", 3) || strncmp(line + 3, cases[i].advice, length) ||
+            line[3 + length] != '\n')
+            fail_msg("%s: %s%s", cases[i].target, got.out, got.err);
+    }
 }
 
 static void wrong_use_says_what_to_write(void **state)
@@ -405,6 +489,8 @@ int main(void)
         cmocka_unit_test(targets_are_judged_as_the_gateway_would),
         cmocka_unit_test(audit_mode_is_told),
         cmocka_unit_test(rules_on_the_command_line_are_a_policy),
+        cmocka_unit_test(single_requests_are_judged),
+        cmocka_unit_test(each_answer_says_what_would_change_it),
         cmocka_unit_test(wrong_use_says_what_to_write),
         cmocka_unit_test(check_answers_for_each_file),
         cmocka_unit_test(warnings_do_not_make_check_fail),
