@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from lab import ORDINARY_USER
 from origins import address
 
 CURL = ["curl", "-sS", "--max-time", "20"]
@@ -86,6 +87,13 @@ def test_python(lab):
 def test_node(lab):
     story = "require('https').get('https://allowed.example/', answer => answer.pipe(process.stdout))"
     assert lab.exec(["node", "-e", story], **ALLOWED).ok().out.startswith("allowed.example at")
+
+
+def test_in_a_user_namespace_with_one_user(lab):
+    """As rootless containers have it: root by name, no other uid to change to, setgroups denied."""
+    line, audit_path = lab.command_line([*CURL, "https://allowed.example/"], **ALLOWED)
+    run = lab.start_line(["unshare", "--user", "--map-root-user", "--", *line], audit_path, user=ORDINARY_USER).wait()
+    assert run.ok().out.startswith("allowed.example at")
 
 
 def test_git_clones_and_pushes(lab, tmp_path):
