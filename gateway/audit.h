@@ -59,6 +59,7 @@ struct audit_event {
     uint64_t bytes_sent;      /* source.bytes: client to origin */
     uint64_t bytes_received;  /* destination.bytes */
     enum audit_close_by close_by; /* sallyport.close_by */
+    uint64_t left_out;        /* sallyport.left_out: refused packets before this one that have no event */
     const char *close_reason; /* sallyport.close_reason: "fin", "rst", "idle_timeout", … */
 };
 

@@ -255,6 +255,8 @@ static void put_own(struct line *line, const struct audit_event *event, uint64_t
     if (event->close_by != AUDIT_CLOSE_NONE)
         json_string(j, "close_by", closers[event->close_by]);
     put_text(line, "close_reason", event->close_reason);
+    if (event->left_out)
+        json_unsigned(j, "left_out", event->left_out);
     if (dropped_before)
         json_unsigned(j, "dropped_before", dropped_before);
     if (line->truncated) /* last: it is about everything before it */

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #define ACCEPT_BATCH 64
+#define PACKET_EVENTS_PER_SECOND 50
 
 bool rate_take(struct rate *rate, unsigned per_second, uint64_t now_ms)
 {
@@ -62,30 +63,73 @@ void capture_accept_expired(struct deadline *deadline)
     accept_ready(&listener->poll, 0);
 }
 
-static void packet_denied(const struct nflog_event *packet, void *arg)
+/* ---- packets that the ruleset refused ----
+ *
+ * A container can make them faster than any log takes them, so events are limited; what is left out, here or
+ * already by the kernel (a gap in its sequence), is counted, and the count goes out with the next event, at
+ * the latest when the capture ends.
+ */
+
+static const char *transport_name(uint8_t protocol)
 {
-    struct capture *capture = arg;
-    struct worker *w = capture->worker;
-    struct audit_event event = worker_event(w, capture, capture->policy);
+    switch (protocol) {
+    case IPPROTO_TCP:
+        return "tcp";
+    case IPPROTO_UDP:
+        return "udp";
+    case IPPROTO_ICMP:
+        return "icmp";
+    case IPPROTO_ICMPV6:
+        return "ipv6-icmp";
+    default:
+        return "other";
+    }
+}
+
+static void report_packet(struct capture *capture, const struct nflog_event *packet)
+{
     char what[ADDR_TEXT_MAX + 16], address[ADDR_TEXT_MAX];
-    const char *transport = packet->protocol == IPPROTO_TCP      ? "tcp"
-                            : packet->protocol == IPPROTO_UDP    ? "udp"
-                            : packet->protocol == IPPROTO_ICMP   ? "icmp"
-                            : packet->protocol == IPPROTO_ICMPV6 ? "ipv6-icmp"
-                                                                 : "other";
-    event.action = AUDIT_PACKET_DENIED;
-    event.reason = ACL_PORT_DENIED;
-    event.transport = transport;
-    event.source = packet->source;
-    event.destination = packet->destination;
-    clock_gettime(CLOCK_REALTIME, &event.start);
     if (packet->destination.port)
         addr_format_with_port(&packet->destination, address);
     else
         addr_format(&packet->destination, address);
-    snprintf(what, sizeof(what), "%s %s", transport, address);
-    report_denied(w->report, what, ACL_PORT_DENIED);
-    audit_submit(w->audit, &event);
+    snprintf(what, sizeof(what), "%s %s", transport_name(packet->protocol), address);
+    report_denied(capture->worker->report, what, ACL_PORT_DENIED);
+}
+
+/* `packet` is NULL when only the count is to be told. */
+static void audit_packet(struct capture *capture, const struct nflog_event *packet)
+{
+    struct worker *w = capture->worker;
+    struct audit_event event = worker_event(w, capture, capture->policy);
+    event.action = AUDIT_PACKET_DENIED;
+    event.reason = ACL_PORT_DENIED;
+    event.left_out = capture->packets_left_out;
+    clock_gettime(CLOCK_REALTIME, &event.start);
+    if (packet) {
+        event.transport = transport_name(packet->protocol);
+        event.source = packet->source;
+        event.destination = packet->destination;
+    }
+    if (audit_submit(w->audit, &event) == 0)
+        capture->packets_left_out = 0;
+    else if (packet)
+        capture->packets_left_out++;
+}
+
+static void packet_denied(const struct nflog_event *packet, void *arg)
+{
+    struct capture *capture = arg;
+    struct worker *w = capture->worker;
+    if (capture->packets_seen) /* the first ones were the self-test's; modulo 2^32, as the kernel counts */
+        capture->packets_left_out += packet->sequence - capture->packets_next;
+    capture->packets_seen = true;
+    capture->packets_next = packet->sequence + 1;
+    report_packet(capture, packet);
+    if (rate_take(&capture->packet_rate, PACKET_EVENTS_PER_SECOND, uv_now(&w->loop)))
+        audit_packet(capture, packet);
+    else
+        capture->packets_left_out++;
 }
 
 static void nflog_ready(struct poll_handle *handle, uint32_t events)
@@ -177,6 +221,8 @@ void capture_close(struct capture *capture)
 /* The flows must have ended before. */
 void capture_remove(struct capture *capture)
 {
+    if (capture->packets_left_out)
+        audit_packet(capture, NULL);
     capture_close(capture);
     capture->worker->capture_count--;
     list_remove(&capture->link);

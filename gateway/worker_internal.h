@@ -77,7 +77,10 @@ struct capture {
     const struct acl_policy *policy;
     struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog;
     unsigned flows, dns_connections;
-    struct rate dns_rate, limit_events;
+    struct rate dns_rate, limit_events, packet_rate;
+    bool packets_seen;
+    uint32_t packets_next;     /* sequence of the next logged packet */
+    uint64_t packets_left_out; /* refused packets that no event has told of */
 };
 
 /* Takes ownership of the sockets, also on failure. 0 or a negative errno. */
