@@ -58,12 +58,13 @@ const char *policy_bind_text(enum acl_bind bind)
 static const struct subcommand {
     const char *name;
     int (*run)(const struct command *self, int argc, char **argv);
-} subcommands[] = {{"check", policy_check}, {"test", policy_test}, {"show", policy_show}};
+} subcommands[] = {
+    {"check", policy_check}, {"test", policy_test}, {"show", policy_show}, {"diff", policy_diff}};
 
 static int run(const struct command *self, int argc, char **argv)
 {
     if (argc < 2)
-        return command_misuse(self, "say what to do: check, test or show");
+        return command_misuse(self, "say what to do: check, test, show or diff");
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
         return command_help(self);
     for (size_t i = 0; i < sizeof(subcommands) / sizeof(*subcommands); i++) {
@@ -72,12 +73,12 @@ static int run(const struct command *self, int argc, char **argv)
         optind = 0;
         return subcommands[i].run(self, argc - 1, argv + 1);
     }
-    return command_misuse(self, "there is no \"%s\": say check, test or show", argv[1]);
+    return command_misuse(self, "there is no \"%s\": say check, test, show or diff", argv[1]);
 }
 
 const struct command command_policy = {
     .name = "policy",
-    .arguments = "check|test|show …",
+    .arguments = "check|test|show|diff …",
     .summary = "checks policy files, and tells what a policy allows and why",
     .run = run,
     .help =
@@ -102,10 +103,15 @@ const struct command command_policy = {
         "without\n"
         "      NAME, what there is.\n"
         "\n"
+        "  diff [--policy NAME] [--json] OLD NEW\n"
+        "      What the change from one file to the other opens and closes, which options it sets, and who "
+        "gets\n"
+        "      another policy. Policies are compared by what they do, not by how they are written.\n"
+        "\n"
         "  -c, --config FILE  the policy file; without it " POLICY_DEFAULT_FILE "\n"
         "                     when there is one, else only what is built in\n"
         "  --policy NAME      a policy of the file, or a profile; may be left out when the file has only one "
         "policy\n"
         "\n"
-        "Exit status: 0 valid, allowed; 1 denied; 2 wrong use, or a file with errors.\n",
+        "Exit status: 0 valid, allowed, the same; 1 denied, different; 2 wrong use, or a file with errors.\n",
 };

@@ -148,6 +148,23 @@ const struct config_limits *config_limits(const struct config_snapshot *snapshot
     return &snapshot->limits;
 }
 
+void config_each_assignment(const struct config_snapshot *snapshot,
+                            void (*each)(const char *container, const struct cidr *subnet,
+                                         const struct acl_policy *policy, void *arg),
+                            void *arg)
+{
+    for (size_t i = 0; i < snapshot->assignment_count; i++) {
+        const struct assignment *a = &snapshot->assignments[i];
+        each(a->container, a->has_subnet ? &a->subnet : NULL, a->policy, arg);
+    }
+}
+
+const struct cidr *config_destinations(const struct config_snapshot *snapshot, size_t *ret_count)
+{
+    *ret_count = snapshot->destination_count;
+    return snapshot->destinations;
+}
+
 bool config_destination_allowed(const struct config_snapshot *snapshot, const struct addr *a)
 {
     for (size_t i = 0; i < snapshot->destination_count; i++)

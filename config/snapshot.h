@@ -79,6 +79,13 @@ const struct addr *config_resolvers(const struct config_snapshot *snapshot,
 const char *config_audit_file(const struct config_snapshot *snapshot); /* NULL: none named */
 enum config_on_full config_on_full(const struct config_snapshot *snapshot);
 const struct config_limits *config_limits(const struct config_snapshot *snapshot);
+/* The entries of `assign`, in order; `container` and `subnet` are NULL where the entry does not say. */
+void config_each_assignment(const struct config_snapshot *snapshot,
+                            void (*each)(const char *container, const struct cidr *subnet,
+                                         const struct acl_policy *policy, void *arg),
+                            void *arg);
+/* The networks of `destinations.allow`. */
+const struct cidr *config_destinations(const struct config_snapshot *snapshot, size_t *ret_count);
 /* Is this address inside `destinations.allow`? */
 bool config_destination_allowed(const struct config_snapshot *snapshot, const struct addr *a);
 /* Version of what was loaded, for rule.version: first 12 hex digits of a hash of the text. */

@@ -320,8 +320,11 @@ static void wrong_use_says_what_to_write(void **state)
 {
     (void)state;
     static const struct expectation cases[] = {
-        {{NULL}, EXIT_WRONG, NULL, "sallyport policy: say what to do: check, test or show\n"},
-        {{"chekc"}, EXIT_WRONG, NULL, "sallyport policy: there is no \"chekc\": say check, test or show\n"},
+        {{NULL}, EXIT_WRONG, NULL, "sallyport policy: say what to do: check, test, show or diff\n"},
+        {{"chekc"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: there is no \"chekc\": say check, test, show or diff\n"},
         {{"check"}, EXIT_WRONG, NULL, "sallyport policy: check: name at least one policy file\n"},
         {{"check", "--jsn", "x"},
          EXIT_WRONG,
@@ -391,6 +394,71 @@ static void wrong_use_says_what_to_write(void **state)
          EXIT_WRONG,
          NULL,
          "sallyport policy: test: \"0300.0.2.1\" cannot be tested: an IP address where a name belongs\n"},
+    };
+    RUN_ALL(cases);
+}
+
+/* ---- diff ---- */
+
+static void differences_are_told_in_words(void **state)
+{
+    (void)state;
+    static struct outcome got;
+    char *expected = NULL;
+    size_t size = 0;
+    assert_int_equal(chdir(CONFIGS "/diff"), 0);
+    FILE *file = fopen("old_new.expected", "r");
+    assert_non_null(file);
+    assert_true(getdelim(&expected, &size, 0, file) > 0);
+    fclose(file);
+    run_policy((const char *const[]){"diff", "old.yaml", "new.yaml", NULL}, &got);
+    assert_string_equal(got.out, expected);
+    assert_int_equal(got.status, EXIT_NO);
+    free(expected);
+}
+
+static void what_says_the_same_is_no_difference(void **state)
+{
+    (void)state;
+    static struct outcome got;
+    static const char *const files[] = {"old.yaml", "new.yaml", "../good/complete.yaml",
+                                        "../good/rule_forms.yaml"};
+    assert_int_equal(chdir(CONFIGS "/diff"), 0);
+    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++) {
+        run_policy((const char *const[]){"diff", files[i], files[i], NULL}, &got);
+        assert_string_equal(got.out, "");
+        assert_int_equal(got.status, EXIT_YES);
+    }
+    for (int backwards = 0; backwards < 2; backwards++) {
+        run_policy((const char *const[]){"diff", "--policy", "web", backwards ? "same.yaml" : "old.yaml",
+                                         backwards ? "old.yaml" : "same.yaml", NULL},
+                   &got);
+        assert_string_equal(got.out, "");
+        assert_int_equal(got.status, EXIT_YES);
+    }
+    run_policy((const char *const[]){"diff", "old.yaml", "same.yaml", NULL}, &got);
+    assert_null(strstr(got.out, "web: "));
+    assert_null(strstr(got.out, "old: "));
+    assert_int_equal(got.status, EXIT_NO); /* there is a new policy, base */
+}
+
+static void diff_is_used_with_two_files(void **state)
+{
+    (void)state;
+    static const struct expectation cases[] = {
+        {{"diff", "smallest.yaml"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: diff: name two policy files, the old one and the new one\n"},
+        {{"diff", "--policy", "none", "smallest.yaml", "complete.yaml"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: diff: neither file has a policy \"none\"\n"},
+        {{"diff", "smallest.yaml", "none.yaml"},
+         EXIT_WRONG,
+         NULL,
+         "none.yaml: cannot read it: No such file or directory\n"},
+        {{"diff", "--json", "--policy", "agent", "smallest.yaml", "complete.yaml"}, EXIT_YES, NULL, NULL},
     };
     RUN_ALL(cases);
 }
@@ -492,6 +560,9 @@ int main(void)
         cmocka_unit_test(single_requests_are_judged),
         cmocka_unit_test(each_answer_says_what_would_change_it),
         cmocka_unit_test(wrong_use_says_what_to_write),
+        cmocka_unit_test(differences_are_told_in_words),
+        cmocka_unit_test(what_says_the_same_is_no_difference),
+        cmocka_unit_test(diff_is_used_with_two_files),
         cmocka_unit_test(check_answers_for_each_file),
         cmocka_unit_test(warnings_do_not_make_check_fail),
         cmocka_unit_test(show_tells_rules_and_where_they_come_from),
