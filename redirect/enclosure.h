@@ -22,9 +22,11 @@
  * Killing the monitor kills everything inside: init dies with its parent (PR_SET_PDEATHSIG) and when its end of the
  * control socket closes, and a pid namespace dies with its init.
  *
- * Limits: files are shared with the outside, so what the command leaves in a file that someone outside executes later
- * (a shell profile, as root a crontab) runs outside. A unix socket that is created in an ordinary folder after the start is
- * not masked.
+ * Limits. Files are shared with the outside, so what the command leaves in a file that someone outside executes later
+ * (a shell profile, as root a crontab) runs outside. A unix socket is not masked when it is made after the start in an
+ * ordinary folder (not /run, nor a folder that held only sockets), or when its server lives in another network namespace
+ * and it is neither in /run nor mounted. A service of the kernel that belongs to no namespace and is not named in these
+ * files would be open.
  */
 #pragma once
 

@@ -42,10 +42,11 @@
 #define TTY_GROUP 5 /* in every distribution; write(1) and mesg(1) want it */
 #define SAFE_FLAGS (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
-/* Entries of /run that hold files for everybody, no sockets of daemons. */
-static const char *const run_folders[] = {"lock",    "secrets",  "media",          "mount",          "udev",
-                                          "blkid",   "nixos",    "wrappers",       "opengl-driver*", "current-system",
-                                          "booted-system", NULL};
+/* Entries of /run that hold files for everybody, no sockets of daemons; NixOS has its programs there. */
+static const char *const run_folders[] = {"lock",     "secrets",        "media",          "mount",
+                                          "wrappers", "opengl-driver*", "current-system", "booted-system", NULL};
+/* /run/udev itself holds udevd's control socket. */
+static const char *const run_subfolders[] = {"udev/data", "udev/tags", NULL};
 /* Computing devices. Symbolic links of /dev and pts, shm, mqueue are made anew. */
 static const char *const device_names[] = {"null", "zero", "full", "random", "urandom", "tty", "kvm", "fuse", "net", "dri",
                                            "kfd", "accel", "nvidia*", "dma_heap", "udmabuf", "hugepages", "snd", "video*",
@@ -281,6 +282,8 @@ static int rebuild_run(const struct stage *stage, const char *path, const struct
         return failed;
     if (!(failed = make_user_folder(&run, err)) && !(failed = rebuild_keep_entries(&run, keeps_run_entry, err)))
         failed = rebuild_keep_named(&run, keep, err);
+    for (const char *const *name = run_subfolders; *name && !failed; name++)
+        failed = rebuild_keep(&run, *name, err);
     rebuild_end(&run);
     return failed;
 }

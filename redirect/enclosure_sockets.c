@@ -7,6 +7,10 @@
  *   by listing  every socket with a path in the caller's /proc/net/unix, wherever another mount of the same file system
  *               shows it. A folder that holds nothing but sockets is covered as a whole; else the one file
  *
+ *   by mount    a socket that is itself a mount point, as a container engine hands in docker.sock, and what lies in a
+ *               tmpfs that somebody mounted (the host's /run in a container): their servers live in other network
+ *               namespaces, so the list does not have them
+ *
  * Sockets without a path (abstract ones) belong to the network namespace and are out of reach anyway.
  */
 #include "redirect/enclosure_internal.h"
@@ -235,6 +239,61 @@ int enclosure_working_folders(const char *unix_table, struct paths *ret)
     return table ? 0 : -ENOMEM;
 }
 
+/* What is left to look through of mounted tmpfs; a big one is data, not somebody's /run. */
+#define SCAN_DEPTH 3
+#define SCAN_ENTRIES 4096
+
+static int cover_below(const struct stage *stage, const struct paths *keep, const char *path, unsigned depth,
+                       unsigned *entries, struct error *err)
+{
+    DIR *folder = opendir(path);
+    int failed = 0;
+    for (struct dirent *entry; folder && !failed && *entries > 0 && (entry = readdir(folder));) {
+        char below[PATH_MAX];
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") ||
+            (size_t)snprintf(below, sizeof(below), "%s/%s", path, entry->d_name) >= sizeof(below))
+            continue;
+        --*entries;
+        if (entry->d_type == DT_SOCK)
+            failed = cover_socket(stage, keep, below, err);
+        else if (entry->d_type == DT_DIR && depth > 1)
+            failed = cover_below(stage, keep, below, depth - 1, entries, err);
+    }
+    if (folder)
+        closedir(folder);
+    return failed;
+}
+
+/* /run, /dev and /proc have been dealt with, and are what is seen at their paths now. */
+static bool is_foreign_tmpfs(const struct mount_entry *entry)
+{
+    static const char *const own[] = {"/run", "/var/run", "/dev", "/proc", "/sys"};
+    if (!strcmp(entry->point, "/tmp") || !strcmp(entry->point, "/var/tmp"))
+        return false; /* everybody's, and big */
+    for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
+        if (path_is_within(entry->point, own[i]))
+            return false;
+    return !strcmp(entry->type, "tmpfs");
+}
+
+static int cover_mounted_sockets(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
+                                 struct error *err)
+{
+    unsigned entries = SCAN_ENTRIES;
+    int failed = 0;
+    for (size_t i = 0; i < mounts->count && !failed; i++) {
+        const struct mount_entry *entry = &mounts->entries[i];
+        struct stat status;
+        if (lstat(entry->point, &status) < 0)
+            continue;
+        if (S_ISSOCK(status.st_mode))
+            failed = cover_socket(stage, keep, entry->point, err);
+        else if (S_ISDIR(status.st_mode) && is_foreign_tmpfs(entry))
+            failed = cover_below(stage, keep, entry->point, SCAN_DEPTH, &entries, err);
+    }
+    return failed;
+}
+
 int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
                            const char *unix_table, const struct paths *folders, struct error *err)
 {
@@ -251,7 +310,7 @@ int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *
             failed = cover_relative(stage, mounts, keep, folders, path, err);
     }
     free(table);
-    return failed;
+    return failed ? failed : cover_mounted_sockets(stage, mounts, keep, err);
 }
 
 /* Each names sockets, by path or by number; the second column is where, if the variable does not say. */

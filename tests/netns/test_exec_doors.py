@@ -269,6 +269,42 @@ def test_a_kept_socket_in_a_masked_folder(enclosed, outside_socket):
     assert not reaching(enclosed, other, options=options)
 
 
+def test_a_socket_that_is_mounted_is_masked(enclosed):
+    """As docker.sock in a container: its server is in another network namespace, /proc/net/unix does not have it."""
+    server, mounted = enclosed.folder / "server.sock", enclosed.folder / "docker.sock"
+    mounted.touch()
+    line = ["unshare", "-n", "python3", "-c", LISTENER, str(server)]
+    listener = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert listener.stdout.readline() == "ready\n"
+        server.chmod(0o777)
+        subprocess.run(["mount", "--bind", server, mounted], check=True)
+        assert not reaching(enclosed, mounted)
+    finally:
+        subprocess.run(["umount", mounted])
+        listener.communicate()
+
+
+def test_sockets_of_a_mounted_tmpfs_are_masked(enclosed):
+    """The /run of the machine in a container."""
+    run = enclosed.folder / "host-run"
+    run.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", run], check=True)
+    (run / "engine").mkdir()
+    path = run / "engine" / "engine.sock"
+    (path.parent / "config").write_text("text")
+    listener = subprocess.Popen(["unshare", "-n", "python3", "-c", LISTENER, str(path)], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, text=True)
+    try:
+        assert listener.stdout.readline() == "ready\n"
+        path.chmod(0o777)
+        assert not reaching(enclosed, path)
+        assert enclosed.run("cat", path.parent / "config").stdout == "text"
+    finally:
+        listener.communicate()
+        subprocess.run(["umount", run], check=True)
+
+
 def test_abstract_sockets_are_out_of_reach(enclosed, outside_socket):
     name = f"sallyport-test-{uuid.uuid4().hex[:8]}"
     listener = socket.socket(socket.AF_UNIX)
