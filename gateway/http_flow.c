@@ -232,11 +232,11 @@ static void record_denial(struct flow *flow, const struct http_request *request,
     audit_submit(flow->worker->audit, &event);
 }
 
-/* An address rule lets through whatever is said on the way to the address. */
+/* An address rule lets through whatever is said on the way to the address: the one that was dialled. */
 static bool address_allows(const struct flow *flow, const struct acl_verdict *by_name)
 {
     return by_name->reason != ACL_RULE_DENY && by_name->reason != ACL_IP_LITERAL &&
-           acl_policy_judge_address(flow->policy, &flow->destination).allowed;
+           acl_policy_judge_address(flow->policy, &flow->dialled).allowed;
 }
 
 static void judge(struct flow *flow, const uint8_t *head)
@@ -255,7 +255,7 @@ static void judge(struct flow *flow, const uint8_t *head)
     struct acl_verdict verdict = judge_request(flow, head);
     if (verdict.allowed && !same) {
         check_binding(flow, request);
-    } else if (verdict.allowed || (same && address_allows(flow, &verdict))) {
+    } else if (verdict.allowed || address_allows(flow, &verdict)) {
         release_head(flow);
     } else if (worker_only_records(flow->worker, flow->policy)) {
         record_denial(flow, request, &verdict);

@@ -157,3 +157,10 @@ def test_expect_100_continue(lab, tmp_path):
                     "http://allowed.example/files/expected"], **ALLOWED).ok()
     assert "100 Continue" in run.err
     assert (lab.folder / "www/files/expected").read_bytes() == upload.read_bytes()
+
+
+def test_what_an_address_rule_allows_it_allows_for_every_request(lab, family):
+    network = "198.18.0.0/15:80" if family == 4 else "[2001:db8::]/32:80"
+    run = lab.exec([*lab.client, "talk", address("allowed.example", family), "80",
+                    get("allowed.example"), get("denied.example"), get("allowed.example")], allow=[network]).ok()
+    assert [line.split()[0] for line in run.out.splitlines() if line[:3].isdigit()] == ["200", "200", "200"]
