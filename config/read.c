@@ -39,6 +39,96 @@ static void read_resolvers(struct load *load, const struct node *node, void *obj
     schema_list(load, node, "resolvers", read_resolver, object);
 }
 
+static void read_host_address(struct load *load, const struct node *node, void *object)
+{
+    struct host *host = object;
+    const char *text = schema_text(load, node, "an address");
+    if (!text)
+        return;
+    if (host->count == HOST_ADDRESSES_MAX)
+        report(load, node->mark, "too many addresses of one host: write at most %d", HOST_ADDRESSES_MAX);
+    else if (addr_parse(text, strlen(text), &host->addresses[host->count]))
+        host->count++;
+    else
+        report(load, node->mark, "a host's address cannot be \"%s\": write an IPv4 or IPv6 address", text);
+}
+
+static bool host_is_new(struct load *load, const struct config_snapshot *snapshot, const struct node *key,
+                        const char *name)
+{
+    for (size_t i = 0; i < snapshot->host_count; i++)
+        if (!strcmp(snapshot->hosts[i].name, name)) {
+            report(load, key->mark, "host \"%s\" was already given: keep one of them", name);
+            return false;
+        }
+    return true;
+}
+
+/* Room for one more; NULL after a report. */
+static struct host *add_host(struct load *load, struct config_snapshot *snapshot, const struct node *key)
+{
+    char name[ACL_NAME_MAX + 1];
+    size_t length;
+    enum acl_name_kind kind = acl_name_normalise(key->text, key->length, name, &length);
+    if (kind != ACL_NAME_OK) {
+        report(load, key->mark, "a host cannot be named \"%.80s\": it is %s", key->text,
+               acl_name_kind_text(kind));
+        return NULL;
+    }
+    if (!host_is_new(load, snapshot, key, name))
+        return NULL;
+    if (snapshot->host_count == HOSTS_MAX) {
+        report(load, key->mark, "too many hosts: write at most %d", HOSTS_MAX);
+        return NULL;
+    }
+    struct host *grown = realloc(snapshot->hosts, (snapshot->host_count + 1) * sizeof(*grown));
+    struct addr *addresses = calloc(HOST_ADDRESSES_MAX, sizeof(*addresses));
+    if (grown)
+        snapshot->hosts = grown;
+    if (!grown || !addresses) {
+        load->out_of_memory = true;
+        free(addresses);
+        return NULL;
+    }
+    struct host *host = &grown[snapshot->host_count++];
+    *host = (struct host){.addresses = addresses};
+    memcpy(host->name, name, length + 1);
+    return host;
+}
+
+static void read_host(struct load *load, const struct node *key, struct config_snapshot *snapshot)
+{
+    struct host *host = add_host(load, snapshot, key);
+    if (!host || key->value->kind == NODE_BAD)
+        return;
+    if (key->value->kind == NODE_SCALAR)
+        read_host_address(load, key->value, host);
+    else if (key->value->kind == NODE_LIST && !key->value->first)
+        report(load, key->value->mark, "a host without an address: write one, or remove the name");
+    else
+        schema_list(load, key->value, "a host's addresses", read_host_address, host);
+}
+
+static int compare_hosts(const void *left, const void *right)
+{
+    return strcmp(((const struct host *)left)->name, ((const struct host *)right)->name);
+}
+
+static void read_hosts(struct load *load, const struct node *node, void *object)
+{
+    struct config_snapshot *snapshot = object;
+    if (node->kind != NODE_MAP) {
+        report(load, node->mark,
+               "hosts has to be a map: write \"NAME: ADDRESS\" or \"NAME: [ADDRESS, ADDRESS]\"");
+        return;
+    }
+    for (const struct node *key = node->first; key; key = key->next)
+        if (key->kind == NODE_SCALAR)
+            read_host(load, key, snapshot);
+    if (snapshot->host_count)
+        qsort(snapshot->hosts, snapshot->host_count, sizeof(*snapshot->hosts), compare_hosts);
+}
+
 static void read_audit_file(struct load *load, const struct node *node, void *object)
 {
     struct config_snapshot *snapshot = object;
@@ -103,7 +193,7 @@ static void read_limits(struct load *load, const struct node *node, void *object
 static void read_gateway(struct load *load, const struct node *node, void *object)
 {
     static const struct field fields[] = {
-        {"resolvers", read_resolvers}, {"audit", read_audit}, {"limits", read_limits}};
+        {"resolvers", read_resolvers}, {"hosts", read_hosts}, {"audit", read_audit}, {"limits", read_limits}};
     schema_map(load, node, "gateway", FIELDS(fields), object);
 }
 

@@ -30,6 +30,9 @@ static void destroy(struct config_snapshot *s)
         free(s->assignments[i].container);
     for (size_t i = 0; i < s->warning_count; i++)
         free(s->warnings[i]);
+    for (size_t i = 0; i < s->host_count; i++)
+        free(s->hosts[i].addresses);
+    free(s->hosts);
     free(s->policies);
     free(s->own);
     free(s->assignments);
@@ -131,6 +134,30 @@ const struct addr *config_resolvers(const struct config_snapshot *snapshot, size
 {
     *ret_count = snapshot->resolver_count;
     return snapshot->resolvers;
+}
+
+struct host_key {
+    const char *name;
+    size_t length;
+};
+
+static int compare_host(const void *wanted, const void *host)
+{
+    const struct host_key *key = wanted;
+    const struct host *h = host;
+    int order = strncmp(key->name, h->name, key->length);
+    return order ? order : h->name[key->length] ? -1 : 0;
+}
+
+const struct addr *config_host(const struct config_snapshot *snapshot, const char *name, size_t length,
+                               size_t *ret_count)
+{
+    const struct host_key key = {name, length};
+    const struct host *found = snapshot->host_count ? bsearch(&key, snapshot->hosts, snapshot->host_count,
+                                                              sizeof(*snapshot->hosts), compare_host)
+                                                    : NULL;
+    *ret_count = found ? found->count : 0;
+    return found ? found->addresses : NULL;
 }
 
 const char *config_audit_file(const struct config_snapshot *snapshot)

@@ -76,6 +76,9 @@ void config_each_policy(const struct config_snapshot *snapshot,
 
 const struct addr *config_resolvers(const struct config_snapshot *snapshot,
                                     size_t *ret_count);                /* 0: the host's */
+/* The addresses of gateway.hosts for a name in normal form; NULL: it is not there. Owned by the snapshot. */
+const struct addr *config_host(const struct config_snapshot *snapshot, const char *name, size_t length,
+                               size_t *ret_count);
 const char *config_audit_file(const struct config_snapshot *snapshot); /* NULL: none named */
 enum config_on_full config_on_full(const struct config_snapshot *snapshot);
 const struct config_limits *config_limits(const struct config_snapshot *snapshot);

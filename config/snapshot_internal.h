@@ -8,6 +8,8 @@
 #include <stdatomic.h>
 
 #define RESOLVERS_MAX 8
+#define HOSTS_MAX 10000
+#define HOST_ADDRESSES_MAX 16
 #define DESTINATIONS_MAX 1024 /* each flow looks through them */
 
 struct assignment {
@@ -15,6 +17,13 @@ struct assignment {
     bool has_subnet;
     struct cidr subnet;
     const struct acl_policy *policy;
+};
+
+/* An entry of gateway.hosts. */
+struct host {
+    char name[ACL_NAME_MAX + 1]; /* normal form */
+    struct addr *addresses;
+    size_t count;
 };
 
 struct config_snapshot {
@@ -29,6 +38,8 @@ struct config_snapshot {
 
     struct addr resolvers[RESOLVERS_MAX];
     size_t resolver_count;
+    struct host *hosts; /* sorted by name */
+    size_t host_count;
     char *audit_file;
     enum config_on_full on_full;
     struct config_limits limits;

@@ -22,6 +22,7 @@ enum audit_action {
     AUDIT_FLOW_END,      /* "flow-ended"; type ["connection","end"] */
     AUDIT_HTTP_REQUEST,  /* a later request of a kept-alive connection: "request-allowed" / "request-denied" */
     AUDIT_DNS_DENIED,    /* "dns-denied"; type ["protocol","denied"] */
+    AUDIT_DNS_SUSPECTED, /* "dns-suspected": questions that look like a tunnel; type ["protocol","info"] */
     AUDIT_PACKET_DENIED, /* "packet-denied": nftables refused it (reason port_denied) */
 };
 

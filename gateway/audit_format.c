@@ -35,6 +35,7 @@ static const struct {
     [AUDIT_FLOW_END] = {"flow-ended", "flow-ended", {"connection", "end"}},
     [AUDIT_HTTP_REQUEST] = {"request-denied", "request-allowed", {"protocol"}},
     [AUDIT_DNS_DENIED] = {"dns-denied", "dns-allowed", {"protocol"}},
+    [AUDIT_DNS_SUSPECTED] = {"dns-suspected", "dns-suspected", {"protocol", "info"}},
     [AUDIT_PACKET_DENIED] = {"packet-denied", "packet-allowed", {"connection"}},
 };
 

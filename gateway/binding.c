@@ -86,7 +86,7 @@ static void deny_unresolved(struct flow *flow, int status)
               status == -ENOENT ? "the name has no address" : "no name server answered");
 }
 
-static void on_looked_up(void *arg, int status, const struct resolver_addresses *found)
+static void on_looked_up(void *arg, int status, const struct lookup_addresses *found)
 {
     struct flow *flow = arg;
     struct worker *w = flow->worker;
@@ -131,7 +131,7 @@ void flow_bind(struct flow *flow)
         return;
     }
     flow_set_state(flow, FLOW_RESOLVE);
-    flow->lookup = resolver_lookup_start(&w->resolver, flow->name, on_looked_up, flow);
+    flow->lookup = lookup_start(w->forwarder, flow->name, on_looked_up, flow);
     if (!flow->lookup)
         deny_unresolved(flow, -ENOBUFS);
 }

@@ -18,52 +18,25 @@
  * says more than it needs (answers, bytes behind the last record) is FORMERR. From resolvers we take
  * addresses only for names that the CNAME chain reaches from the question.
  */
-#include "gateway/dns_message.h"
-
-#include "base/cursor.h"
+#include "gateway/dns_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { HEADER = 12, LABEL_MAX = 63, WIRE_NAME_MAX = 255, JUMPS_MAX = 127, CNAMES_MAX = 16 };
-enum { CLASS_IN = 1, OPCODE_QUERY = 0, OPTION_EDE = 15 };
 enum { OUR_UDP_SIZE = 1232 }; /* what we say we take: never a fragment on any link (RFC 9715) */
-enum { QR = 0x8000, AA = 0x0400, TC = 0x0200, RD = 0x0100, RA = 0x0080, AD = 0x0020, CD = 0x0010 };
-
-struct message {
-    const uint8_t *bytes;
-    size_t length;
-    struct cursor at;
-};
-
-struct header {
-    uint16_t id, flags, counts[4]; /* question, answer, authority, additional */
-};
-
-struct wire_name {
-    uint8_t bytes[WIRE_NAME_MAX]; /* uncompressed, folded, with the root's zero */
-    size_t length;
-};
-
-struct record {
-    struct wire_name owner;
-    uint16_t type, class;
-    uint32_t ttl;
-    struct cursor rdata;
-};
 
 static uint8_t fold(uint8_t byte)
 {
     return byte >= 'A' && byte <= 'Z' ? (uint8_t)(byte | 0x20) : byte;
 }
 
-static bool name_equal(const struct wire_name *a, const struct wire_name *b)
+bool dns_name_equal(const struct wire_name *a, const struct wire_name *b)
 {
     return a->length == b->length && !memcmp(a->bytes, b->bytes, a->length);
 }
 
-static struct header read_header(struct message *m)
+struct header dns_read_header(struct message *m)
 {
     struct header h;
     h.id = cursor_u16(&m->at);
@@ -71,11 +44,6 @@ static struct header read_header(struct message *m)
     for (int i = 0; i < 4; i++)
         h.counts[i] = cursor_u16(&m->at);
     return h;
-}
-
-static struct message message_over(const uint8_t *bytes, size_t length)
-{
-    return (struct message){.bytes = bytes, .length = length, .at = cursor_over(bytes, length)};
 }
 
 /* One label, its length byte already read. False when it does not fit the message or the name. */
@@ -90,9 +58,7 @@ static bool read_label(struct cursor *c, size_t length, struct wire_name *name)
     return true;
 }
 
-/* Reads the name at `c`, which is inside the message, and leaves `c` behind it (behind its first pointer). On
- * failure `c` has failed. */
-static void read_name(const struct message *m, struct cursor *c, struct wire_name *ret)
+void dns_read_name(const struct message *m, struct cursor *c, struct wire_name *ret)
 {
     struct cursor here = *c;
     size_t segment = (size_t)(c->at - m->bytes); /* where the labels now read began: pointers go below it */
@@ -122,9 +88,9 @@ static void read_name(const struct message *m, struct cursor *c, struct wire_nam
     c->failed = true;
 }
 
-static void read_record(struct message *m, struct record *ret)
+void dns_read_record(struct message *m, struct record *ret)
 {
-    read_name(m, &m->at, &ret->owner);
+    dns_read_name(m, &m->at, &ret->owner);
     ret->type = cursor_u16(&m->at);
     ret->class = cursor_u16(&m->at);
     ret->ttl = cursor_u32(&m->at);
@@ -176,7 +142,7 @@ static enum acl_name_kind judge_name(const struct wire_name *name, struct dns_qu
 
 static bool read_question(struct message *m, struct wire_name *name, struct dns_query *ret)
 {
-    read_name(m, &m->at, name);
+    dns_read_name(m, &m->at, name);
     ret->type = cursor_u16(&m->at);
     ret->class = cursor_u16(&m->at);
     if (!cursor_ok(&m->at))
@@ -216,7 +182,7 @@ static bool read_query_records(struct message *m, const struct header *h, struct
     size_t opt_from = h->counts[2];
     for (size_t i = 0; i < opt_from + h->counts[3]; i++) {
         struct record record;
-        read_record(m, &record);
+        dns_read_record(m, &record);
         if (!cursor_ok(&m->at))
             return false;
         if (record.type == DNS_TYPE_OPT && (i < opt_from || !read_opt(&record, ret)))
@@ -227,8 +193,8 @@ static bool read_query_records(struct message *m, const struct header *h, struct
 
 int dns_query_parse(const uint8_t *bytes, size_t length, struct dns_query *ret)
 {
-    struct message m = message_over(bytes, length);
-    struct header h = read_header(&m);
+    struct message m = dns_message_over(bytes, length);
+    struct header h = dns_read_header(&m);
     if (!cursor_ok(&m.at) || h.flags & QR)
         return -EINVAL;
     *ret = (struct dns_query){
@@ -254,8 +220,7 @@ int dns_query_parse(const uint8_t *bytes, size_t length, struct dns_query *ret)
 /* --- answers
  * -------------------------------------------------------------------------------------------------- */
 
-/* Normal-form text to wire form. False for what is not a name in normal form. */
-static bool wire_from_text(const char *text, struct wire_name *ret)
+bool dns_name_from_text(const char *text, struct wire_name *ret)
 {
     size_t length = strlen(text);
     ret->length = 0;
@@ -273,48 +238,51 @@ static bool wire_from_text(const char *text, struct wire_name *ret)
     return length > 0;
 }
 
-/* Lowers *ttl to that of a record. RFC 2181 section 8: one with the top bit set is zero. */
-static void lower_ttl(uint32_t *ttl, uint32_t record_ttl)
+void dns_lower_ttl(uint32_t *ttl, uint32_t record_ttl)
 {
     record_ttl = record_ttl > INT32_MAX ? 0 : record_ttl;
     *ttl = record_ttl < *ttl ? record_ttl : *ttl;
 }
 
-/* The names that the question leads to, the question's own first. */
-struct chain {
-    struct wire_name names[CNAMES_MAX + 1];
-    size_t count;
-};
-
-static bool chain_has(const struct chain *chain, const struct wire_name *name)
+bool dns_chain_has(const struct chain *chain, const struct wire_name *name)
 {
     for (size_t i = 0; i < chain->count; i++)
-        if (name_equal(&chain->names[i], name))
+        if (dns_name_equal(&chain->names[i], name))
             return true;
     return false;
 }
 
-/* One pass over the answer section, from `m`: each CNAME of the chain's last name makes it longer. False when
- * a target is malformed, or leads back into the chain. *ret_grown: another pass may find more (records may
- * come in any order). */
-static bool follow_cnames(struct message m, size_t records, struct chain *chain, uint32_t *ttl,
-                          bool *ret_grown)
+/* One pass over the answer section, from `m`: each CNAME of the chain's last name makes it longer.
+ * *ret_grown: another pass may find more (records may come in any order). */
+static bool follow_cnames(struct message m, size_t records, struct chain *chain, bool *ret_grown)
 {
     *ret_grown = false;
     for (size_t i = 0; i < records && chain->count <= CNAMES_MAX; i++) {
         struct record record;
-        read_record(&m, &record);
+        dns_read_record(&m, &record);
         if (record.type != DNS_TYPE_CNAME || record.class != CLASS_IN ||
-            !name_equal(&record.owner, &chain->names[chain->count - 1]))
+            !dns_name_equal(&record.owner, &chain->names[chain->count - 1]))
             continue;
         struct wire_name *target = &chain->names[chain->count];
-        read_name(&m, &record.rdata, target);
-        if (!cursor_done(&record.rdata) || chain_has(chain, target))
+        dns_read_name(&m, &record.rdata, target);
+        if (!cursor_done(&record.rdata) || dns_chain_has(chain, target))
             return false;
+        chain->ttls[chain->count - 1] = record.ttl;
         chain->count++;
-        lower_ttl(ttl, record.ttl);
         *ret_grown = true;
     }
+    return true;
+}
+
+bool dns_chain_read(struct message m, size_t records, const struct wire_name *first, struct chain *ret)
+{
+    bool grown;
+    ret->names[0] = *first;
+    ret->count = 1;
+    do
+        if (!follow_cnames(m, records, ret, &grown))
+            return false;
+    while (grown);
     return true;
 }
 
@@ -333,7 +301,7 @@ static bool walk_records(struct message m, const struct header *h, int *ret_rcod
     size_t count = (size_t)h->counts[1] + h->counts[2] + h->counts[3];
     for (size_t i = 0; i < count; i++) {
         struct record record;
-        read_record(&m, &record);
+        dns_read_record(&m, &record);
         size_t size = address_size(&record);
         if (!cursor_ok(&m.at) || (size && size != record.rdata.left))
             return false;
@@ -348,11 +316,11 @@ static void collect_addresses(struct message m, size_t records, const struct cha
 {
     for (size_t i = 0; i < records; i++) {
         struct record record;
-        read_record(&m, &record);
+        dns_read_record(&m, &record);
         size_t size = address_size(&record);
         if (!size)
             continue;
-        if (!chain_has(chain, &record.owner)) {
+        if (!dns_chain_has(chain, &record.owner)) {
             ret->foreign_addresses = true;
         } else if (ret->address_count == DNS_ADDRESSES_MAX) {
             *ret_overflow = true;
@@ -360,17 +328,16 @@ static void collect_addresses(struct message m, size_t records, const struct cha
             struct addr *a = &ret->addresses[ret->address_count++];
             *a = (struct addr){.family = size == 4 ? AF_INET : AF_INET6};
             memcpy(a->bytes, record.rdata.at, size);
-            lower_ttl(ttl, record.ttl);
+            dns_lower_ttl(ttl, record.ttl);
         }
     }
 }
 
-/* Is the question section what we asked? Leaves `m` behind it. */
-static bool question_is(struct message *m, const struct wire_name *name, uint16_t type)
+bool dns_question_is(struct message *m, const struct wire_name *name, uint16_t type)
 {
     struct wire_name asked;
-    read_name(m, &m->at, &asked);
-    bool same = cursor_ok(&m->at) && name_equal(&asked, name);
+    dns_read_name(m, &m->at, &asked);
+    bool same = cursor_ok(&m->at) && dns_name_equal(&asked, name);
     same = cursor_u16(&m->at) == type && same;
     same = cursor_u16(&m->at) == CLASS_IN && same;
     return same && cursor_ok(&m->at);
@@ -379,23 +346,21 @@ static bool question_is(struct message *m, const struct wire_name *name, uint16_
 int dns_answer_parse(const uint8_t *bytes, size_t length, const char *name, uint16_t type,
                      struct dns_answer *ret)
 {
-    struct message m = message_over(bytes, length);
-    struct header h = read_header(&m);
+    struct message m = dns_message_over(bytes, length);
+    struct header h = dns_read_header(&m);
+    struct wire_name asked;
     struct chain chain;
-    chain.count = 1;
     if (!cursor_ok(&m.at) || !(h.flags & QR) || h.flags >> 11 & 15 || h.counts[0] != 1 ||
-        !wire_from_text(name, &chain.names[0]) || !question_is(&m, &chain.names[0], type))
+        !dns_name_from_text(name, &asked) || !dns_question_is(&m, &asked, type))
         return -EBADMSG;
 
     int rcode = h.flags & 15;
     uint32_t ttl = UINT32_MAX;
-    if (!walk_records(m, &h, &rcode))
+    bool overflow = false;
+    if (!walk_records(m, &h, &rcode) || !dns_chain_read(m, h.counts[1], &asked, &chain))
         return -EBADMSG;
-    bool grown, overflow = false;
-    do
-        if (!follow_cnames(m, h.counts[1], &chain, &ttl, &grown))
-            return -EBADMSG;
-    while (grown);
+    for (size_t i = 0; i + 1 < chain.count; i++)
+        dns_lower_ttl(&ttl, chain.ttls[i]);
 
     *ret = (struct dns_answer){.rcode = rcode, .truncated = h.flags & TC};
     collect_addresses(m, h.counts[1], &chain, &ttl, ret, &overflow);
@@ -406,13 +371,7 @@ int dns_answer_parse(const uint8_t *bytes, size_t length, const char *name, uint
 /* --- writing
  * -------------------------------------------------------------------------------------------------- */
 
-struct writer {
-    uint8_t *bytes;
-    size_t size, used;
-    bool failed;
-};
-
-static void put(struct writer *w, const void *bytes, size_t length)
+void dns_put(struct writer *w, const void *bytes, size_t length)
 {
     if (w->failed || length > w->size - w->used) {
         w->failed = true;
@@ -422,31 +381,37 @@ static void put(struct writer *w, const void *bytes, size_t length)
     w->used += length;
 }
 
-static void put_u16(struct writer *w, unsigned value)
+void dns_put_u16(struct writer *w, unsigned value)
 {
-    put(w, (uint8_t[]){(uint8_t)(value >> 8), (uint8_t)value}, 2);
+    dns_put(w, (uint8_t[]){(uint8_t)(value >> 8), (uint8_t)value}, 2);
 }
 
-static void put_header(struct writer *w, unsigned id, unsigned flags, bool question, bool additional)
+void dns_put_u32(struct writer *w, uint32_t value)
 {
-    put_u16(w, id);
-    put_u16(w, flags);
-    put_u16(w, question);
-    put_u16(w, 0);
-    put_u16(w, 0);
-    put_u16(w, additional);
+    dns_put_u16(w, value >> 16);
+    dns_put_u16(w, value & 0xffff);
+}
+
+void dns_put_header(struct writer *w, unsigned id, unsigned flags, bool question, bool additional)
+{
+    dns_put_u16(w, id);
+    dns_put_u16(w, flags);
+    dns_put_u16(w, question);
+    dns_put_u16(w, 0);
+    dns_put_u16(w, 0);
+    dns_put_u16(w, additional);
 }
 
 /* RFC 6891 section 6.1.2, up to the length of the options. The record's TTL is rcode's upper bits, version 0,
  * flags. */
-static void put_opt(struct writer *w, unsigned rcode, bool dnssec_ok, size_t options)
+void dns_put_opt(struct writer *w, unsigned rcode, bool dnssec_ok, size_t options)
 {
-    put(w, "", 1);
-    put_u16(w, DNS_TYPE_OPT);
-    put_u16(w, OUR_UDP_SIZE);
-    put_u16(w, rcode >> 4 << 8);
-    put_u16(w, dnssec_ok ? 0x8000 : 0);
-    put_u16(w, (unsigned)options);
+    dns_put(w, "", 1);
+    dns_put_u16(w, DNS_TYPE_OPT);
+    dns_put_u16(w, OUR_UDP_SIZE);
+    dns_put_u16(w, rcode >> 4 << 8);
+    dns_put_u16(w, dnssec_ok ? 0x8000 : 0);
+    dns_put_u16(w, (unsigned)options);
 }
 
 static ssize_t written(const struct writer *w)
@@ -460,58 +425,36 @@ ssize_t dns_refusal_write(const uint8_t *query_bytes, const struct dns_query *qu
     struct writer w = {.bytes = ret, .size = size};
     unsigned flags = QR | RA | (unsigned)query->opcode << 11 | (query->recursion_desired ? RD : 0) |
                      (query->checking_disabled ? CD : 0) | ((unsigned)rcode & 15);
-    put_header(&w, query->id, flags, query->question_length > 0, query->edns);
-    put(&w, query_bytes + HEADER, query->question_length);
+    dns_put_header(&w, query->id, flags, query->question_length > 0, query->edns);
+    dns_put(&w, query_bytes + HEADER, query->question_length);
     if (!query->edns)
         return written(&w);
     enum { OPT_HEAD = 11, EDE_HEAD = 6 };
     size_t text_length = text && ede >= 0 ? strlen(text) : 0;
     if (w.used + OPT_HEAD + EDE_HEAD + text_length > size)
         text_length = 0; /* the code says enough */
-    put_opt(&w, (unsigned)rcode, query->dnssec_ok, ede < 0 ? 0 : EDE_HEAD + text_length);
+    dns_put_opt(&w, (unsigned)rcode, query->dnssec_ok, ede < 0 ? 0 : EDE_HEAD + text_length);
     if (ede >= 0) { /* RFC 8914 section 2: code, length, info-code, text */
-        put_u16(&w, OPTION_EDE);
-        put_u16(&w, (unsigned)(2 + text_length));
-        put_u16(&w, (unsigned)ede);
-        put(&w, text, text_length);
+        dns_put_u16(&w, OPTION_EDE);
+        dns_put_u16(&w, (unsigned)(2 + text_length));
+        dns_put_u16(&w, (unsigned)ede);
+        dns_put(&w, text, text_length);
     }
     return written(&w);
-}
-
-static void set_u16(uint8_t *at, unsigned value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-size_t dns_answer_adopt(uint8_t *bytes, size_t length, const uint8_t *query_bytes,
-                        const struct dns_query *query, bool udp)
-{
-    unsigned flags = (unsigned)bytes[2] << 8 | bytes[3];
-    flags &= ~(unsigned)(AA | AD | RD | CD);
-    flags |= (query->recursion_desired ? RD : 0) | (query->checking_disabled ? CD : 0);
-    bool cut = flags & TC || (udp && length > query->udp_size);
-    set_u16(bytes, query->id);
-    set_u16(bytes + 2, cut ? flags | TC : flags);
-    memcpy(bytes + HEADER, query_bytes + HEADER, query->question_length);
-    if (!cut)
-        return length;
-    memset(bytes + 6, 0, 6); /* no answer, authority, additional */
-    return HEADER + query->question_length;
 }
 
 ssize_t dns_query_write(uint16_t id, const char *name, uint16_t type, bool edns, uint8_t *ret, size_t size)
 {
     struct wire_name wire;
     struct writer w = {.bytes = ret, .size = size};
-    if (!wire_from_text(name, &wire))
+    if (!dns_name_from_text(name, &wire))
         return -EINVAL;
-    put_header(&w, id, RD, true, edns);
-    put(&w, wire.bytes, wire.length);
-    put_u16(&w, type);
-    put_u16(&w, CLASS_IN);
+    dns_put_header(&w, id, RD, true, edns);
+    dns_put(&w, wire.bytes, wire.length);
+    dns_put_u16(&w, type);
+    dns_put_u16(&w, CLASS_IN);
     if (edns)
-        put_opt(&w, 0, false, 0);
+        dns_put_opt(&w, 0, false, 0);
     return written(&w);
 }
 

@@ -12,9 +12,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define DNS_UDP_MAX 4096 /* largest UDP message read */
+#define DNS_UDP_MAX 4096 /* largest UDP message read, or sent to a client */
+#define DNS_KEEP_MAX_S 86400u /* longest an answer is kept, whatever its TTL */
+#define DNS_KEEP_NEGATIVE_MAX_S 10800u /* RFC 2308 section 5: one to three hours */
 
-enum { DNS_TYPE_A = 1, DNS_TYPE_CNAME = 5, DNS_TYPE_AAAA = 28, DNS_TYPE_OPT = 41, DNS_TYPE_SVCB = 64,
+enum { DNS_TYPE_A = 1, DNS_TYPE_CNAME = 5, DNS_TYPE_SOA = 6, DNS_TYPE_AAAA = 28, DNS_TYPE_OPT = 41, DNS_TYPE_SVCB = 64,
        DNS_TYPE_HTTPS = 65, DNS_TYPE_IXFR = 251, DNS_TYPE_AXFR = 252, DNS_TYPE_ANY = 255 };
 enum { DNS_NOERROR = 0, DNS_FORMERR = 1, DNS_SERVFAIL = 2, DNS_NXDOMAIN = 3, DNS_NOTIMP = 4, DNS_REFUSED = 5,
        DNS_BADVERS = 16 /* only with EDNS */ };
@@ -57,6 +59,7 @@ struct dns_answer {
                              the CNAME chain; records for other owners are not counted */
     struct addr addresses[DNS_ADDRESSES_MAX];
     uint32_t ttl; /* smallest TTL along the chain, seconds; 0 without records */
+    uint32_t keep_s; /* by dns_answer_distil: how long the answer may be kept; 0: not at all */
     bool foreign_addresses; /* there are A/AAAA records for owners outside the chain: a lying answer */
 };
 
@@ -65,11 +68,24 @@ struct dns_answer {
  * not be relayed: -E2BIG). */
 int dns_answer_parse(const uint8_t *bytes, size_t length, const char *name, uint16_t type, struct dns_answer *ret);
 
-/* Turn an upstream answer into one for this client, in place: the client's id, its RD/CD bits, the client's spelling of
- * the question (0x20), AA and AD cleared. When it is truncated, or over UDP longer than the client takes: only header and
- * question are kept, with TC. `bytes` has been through dns_answer_parse. Returns the length. */
-size_t dns_answer_adopt(uint8_t *bytes, size_t length, const uint8_t *query_bytes, const struct dns_query *query,
-                        bool udp);
+/* Is there a rule for records of this type (dns_answer.c)? Questions for others are not sent on. */
+bool dns_type_passes(uint16_t type);
+
+/* What of an upstream answer, which has been through dns_answer_parse into `facts`, may reach a client: written anew into
+ * `ret`, with id 0 and without OPT. Adds to `facts` the addresses that HTTPS and SVCB records hint at, and `keep_s`. An
+ * rcode other than NOERROR and NXDOMAIN becomes SERVFAIL. Returns the length; -EBADMSG for a malformed record; -ENOSPC. */
+ssize_t dns_answer_distil(const uint8_t *bytes, size_t length, const char *name, uint16_t type,
+                          struct dns_answer *facts, uint8_t *ret, size_t size);
+
+/* The same form for addresses of our own: those of the family that `type` asks for. -EINVAL: no name in normal form. */
+ssize_t dns_answer_compose(const char *name, uint16_t type, const struct addr *addresses, size_t count, uint32_t ttl,
+                           uint8_t *ret, size_t size);
+
+/* A kept answer (of distil or compose) for this client: its id, flags and spelling of the question, TTLs less `age` seconds,
+ * an OPT record when it sent one. Too long for what the client takes over UDP, or for `size`: only header and question, with
+ * TC. Returns the length, or -ENOSPC when not even that fits. */
+ssize_t dns_answer_serve(const uint8_t *kept, size_t length, uint32_t age, const uint8_t *query_bytes,
+                         const struct dns_query *query, bool udp, uint8_t *ret, size_t size);
 
 /* "A", "AAAA", "HTTPS", … or "TYPE123" into `ret`; returns ret. */
 const char *dns_type_name(uint16_t type, char ret[12]);

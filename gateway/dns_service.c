@@ -2,16 +2,21 @@
  * The containers' name server (DESIGN section 7), whatever server they asked.
  *
  * A name the policy does not allow is answered NXDOMAIN with an extended error that says why, is audited, and
- * never leaves the host. An allowed question is asked anew by the resolver; the answer is relayed when it is
- * honest:
+ * never leaves the host. What becomes of an allowed question depends on its type:
  *
- *   A, AAAA      every address must pass the guard (a name that resolves into private ranges is refused:
- * rebinding); the addresses are remembered for binding HTTPS, SVCB  answered empty: they carry ECH keys and
- * HTTP/3 offers, which a client behind a gateway that reads the outer name and closes UDP 443 has no use for
- *   ANY, AXFR, IXFR, classes but IN, opcodes but QUERY: refused
+ *   A, AAAA             forwarded; every address must pass the guard (a name that resolves into private
+ * ranges is refused: rebinding), and is remembered for binding HTTPS, SVCB         forwarded without `ech`
+ * and `h3` (dns_answer.c); address hints are guarded and remembered CNAME, NS, SOA, PTR, MX, TXT, SPF, SRV,
+ * NAPTR, LOC, CAA, URI, SSHFP, TLSA, DS, DNSKEY forwarded; what the names in them resolve to has to be
+ * allowed and asked for by itself all others          refused and audited, among them ANY, AXFR, IXFR and
+ * NULL, the tunnels' favourite
  *
- * A question holds a copy of the client's message until it is answered; how many may wait is bounded by the
- * resolver.
+ * Classes but IN are refused, opcodes but QUERY not implemented. Answers say nothing of DNSSEC: the gateway
+ * vouches for them, AD and DO go neither way. A name of one label, or with a search domain behind it, is a
+ * name like others: allowed or answered NXDOMAIN at once, so that a stub resolver goes on to the next.
+ *
+ * A question that waits for its answer holds a copy of the client's message; how many may wait is bounded, by
+ * container.
  */
 #include "gateway/flow.h"
 #include "base/fds.h"
@@ -28,6 +33,7 @@
 #define UDP_BATCH 64
 #define TCP_TURN_BUDGET 16   /* reads of one connection before others have their turn */
 #define TCP_QUESTIONS_MAX 64 /* of one connection, waiting for their answers */
+#define QUESTIONS_MAX 512 /* that wait, of one container */
 
 /* Who waits for an answer: a UDP peer, or a TCP connection. */
 struct dns_question {
@@ -37,11 +43,12 @@ struct dns_question {
     int udp_fd;
     struct sockaddr_storage peer;
     socklen_t peer_length;
-    struct resolver_exchange *exchange;
+    struct forwarder_waiter waiter;
     struct dns_query query;
     bool malformed;
+    const uint8_t *bytes; /* the client's message */
     size_t length;
-    uint8_t bytes[QUERY_MAX];
+    uint8_t copy[]; /* of it, when the question waits */
 };
 
 struct dns_connection {
@@ -59,11 +66,13 @@ struct dns_connection {
 
 static void connection_flush(struct dns_connection *connection);
 
+/* Of one that waits; others live on the stack. */
 static void question_destroy(struct dns_question *question)
 {
     if (question->connection)
         question->connection->questions--;
-    resolver_cancel(question->exchange);
+    question->capture->dns_waiting--;
+    forwarder_cancel(&question->waiter);
     list_remove(&question->link);
     free(question);
 }
@@ -131,28 +140,35 @@ static void reply_refusal(const struct dns_question *question, int rcode, int ed
         reply(question, bytes, (size_t)length);
 }
 
-static void audit_denial(const struct dns_question *question, enum acl_reason reason, const char *detail,
-                         const struct acl_verdict *verdict, bool would_deny)
+/* `question` must outlive the event. */
+static struct audit_event question_event(const struct dns_question *question, enum audit_action action,
+                                         enum acl_reason reason)
 {
     struct capture *capture = question->capture;
-    struct worker *w = capture->worker;
-    struct audit_event event = worker_event(w, capture, capture->policy);
-    char type[12], what[sizeof(question->query.shown) + 8];
-    event.action = AUDIT_DNS_DENIED;
-    event.allowed = event.would_deny = would_deny;
+    struct audit_event event = worker_event(capture->worker, capture, capture->policy);
+    event.action = action;
     event.reason = reason;
-    event.detail = detail;
-    event.verdict = verdict;
     event.transport = question->connection ? "tcp" : "udp";
     event.protocol = "dns";
     event.dns_name = question->query.shown;
     event.dns_name_length = strlen(question->query.shown);
-    event.dns_type = dns_type_name(question->query.type, type);
     clock_gettime(CLOCK_REALTIME, &event.start);
     addr_from_sockaddr((const struct sockaddr *)&question->peer, &event.source);
+    return event;
+}
+
+static void audit_denial(const struct dns_question *question, enum acl_reason reason, const char *detail,
+                         const struct acl_verdict *verdict, bool would_deny)
+{
+    struct worker *w = question->capture->worker;
+    struct audit_event event = question_event(question, AUDIT_DNS_DENIED, reason);
+    char type[12];
+    event.allowed = event.would_deny = would_deny;
+    event.detail = detail;
+    event.verdict = verdict;
+    event.dns_type = dns_type_name(question->query.type, type);
     audit_submit(w->audit, &event);
-    snprintf(what, sizeof(what), "%s", question->query.shown);
-    report_denied(w->report, what, reason);
+    report_denied(w->report, question->query.shown, reason);
 }
 
 static void refuse(const struct dns_question *question, enum acl_reason reason, const char *detail,
@@ -166,50 +182,57 @@ static void refuse(const struct dns_question *question, enum acl_reason reason, 
                   reason == ACL_DESTINATION_GUARDED ? DNS_EDE_FILTERED : DNS_EDE_BLOCKED, text);
 }
 
-static bool addresses_pass_guard(const struct dns_question *question, const struct dns_answer *facts)
+static bool addresses_pass_guard(const struct dns_question *question, const struct forwarder_answer *answer)
 {
     const struct capture *capture = question->capture;
-    for (size_t i = 0; i < facts->address_count; i++)
-        if (!worker_may_dial(capture->worker, capture->policy, &facts->addresses[i]))
+    for (size_t i = 0; i < answer->address_count; i++)
+        if (!worker_may_dial(capture->worker, capture->policy, &answer->addresses[i]))
             return false;
     return true;
 }
 
-static void remember(const struct dns_question *question, const struct dns_answer *facts)
+static void remember(const struct dns_question *question, const struct forwarder_answer *answer)
 {
     struct worker *w = question->capture->worker;
-    for (size_t i = 0; i < facts->address_count; i++)
-        namebook_learn(w->names, question->query.name, question->query.name_length, &facts->addresses[i],
-                       facts->ttl, uv_now(&w->loop));
+    for (size_t i = 0; i < answer->address_count; i++)
+        namebook_learn(w->names, question->query.name, question->query.name_length, &answer->addresses[i],
+                       answer->ttl, uv_now(&w->loop));
 }
 
-static void relay_answer(struct dns_question *question, uint8_t *answer, size_t length,
-                         const struct dns_answer *facts)
+static void serve(const struct dns_question *question, const struct forwarder_answer *answer)
 {
-    if (facts->foreign_addresses) {
+    uint8_t *bytes = question->capture->worker->scratch;
+    size_t size = question->connection ? SCRATCH_SIZE - 1 : DNS_UDP_MAX;
+    ssize_t length = dns_answer_serve(answer->message, answer->length, answer->age, question->bytes,
+                                      &question->query, question->connection == NULL, bytes, size);
+    if (length > 0)
+        reply(question, bytes, (size_t)length);
+    else
+        reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NONE, NULL);
+}
+
+static void answer_question(const struct dns_question *question, const struct forwarder_answer *answer)
+{
+    if (answer->lies) {
         audit_denial(question, ACL_DNS_FAILED, "the answer has addresses for names that were not asked", NULL,
                      false);
         reply_refusal(question, DNS_SERVFAIL, DNS_EDE_FILTERED,
                       "sallyport: the answer does not fit the question");
-    } else if (!addresses_pass_guard(question, facts)) {
+    } else if (answer->status < 0) {
+        reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, "sallyport: no name server answered");
+    } else if (!addresses_pass_guard(question, answer)) {
         refuse(question, ACL_DESTINATION_GUARDED, "the name resolves to a private or guarded address", NULL);
     } else {
-        remember(question, facts);
-        length =
-            dns_answer_adopt(answer, length, question->bytes, &question->query, question->connection == NULL);
-        reply(question, answer, length);
+        remember(question, answer);
+        serve(question, answer);
     }
 }
 
-static void on_answered(void *arg, int status, uint8_t *answer, size_t length, const struct dns_answer *facts)
+static void on_answered(struct forwarder_waiter *waiter, const struct forwarder_answer *answer)
 {
-    struct dns_question *question = arg;
+    struct dns_question *question = list_entry(waiter, struct dns_question, waiter);
     struct dns_connection *connection = question->connection;
-    question->exchange = NULL;
-    if (status == 0)
-        relay_answer(question, answer, length, facts);
-    else
-        reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, "sallyport: no name server answered");
+    answer_question(question, answer);
     question_destroy(question);
     if (connection)
         connection_flush(connection);
@@ -224,8 +247,88 @@ static bool within_rate(struct capture *capture)
     return rate_take(&capture->dns_rate, own ? own : w->limits->dns_queries_per_second, uv_now(&w->loop));
 }
 
-/* Judge one question and answer it or send it on. Takes ownership. */
-static void ask(struct dns_question *question)
+/* It was sent out: does it look like one of very many? */
+static void watch_for_tunnels(const struct dns_question *question, const struct acl_verdict *verdict)
+{
+    struct capture *capture = question->capture;
+    const struct dns_query *query = &question->query;
+    uint64_t now = uv_now(&capture->worker->loop);
+    if (!verdict->has_rule ||
+        !dns_watch_note(&capture->dns_watch, verdict->rule.text, query->name, query->name_length, now))
+        return;
+    struct audit_event event = question_event(question, AUDIT_DNS_SUSPECTED, ACL_RULE_ALLOW);
+    event.allowed = true;
+    event.verdict = verdict;
+    event.detail = "a tunnel? very many long names below one wildcard, each asked for once";
+    audit_submit(capture->worker->audit, &event);
+}
+
+/* The question waits, as a copy, for an answer from outside. As forwarder_wait(). */
+static int wait_for_answer(const struct dns_question *question)
+{
+    struct capture *capture = question->capture;
+    struct worker *w = capture->worker;
+    const struct dns_query *query = &question->query;
+    if (capture->dns_waiting >= QUESTIONS_MAX)
+        return -ENOBUFS;
+    struct dns_question *waits = malloc(sizeof(*waits) + question->length);
+    if (!waits)
+        return -ENOMEM;
+    *waits = *question;
+    memcpy(waits->copy, question->bytes, question->length);
+    waits->bytes = waits->copy;
+    forwarder_waiter_init(&waits->waiter, on_answered);
+    int r = forwarder_wait(w->forwarder, query->name, query->name_length, query->type, &waits->waiter);
+    if (r < 0) {
+        free(waits);
+        return r;
+    }
+    list_append(&w->dns_questions, &waits->link);
+    capture->dns_waiting++;
+    if (waits->connection)
+        waits->connection->questions++;
+    return r;
+}
+
+static void forward(const struct dns_question *question, const struct acl_verdict *verdict)
+{
+    struct worker *w = question->capture->worker;
+    const struct dns_query *query = &question->query;
+    struct forwarder_answer answer;
+    if (forwarder_find(w->forwarder, query->name, query->name_length, query->type, &answer)) {
+        answer_question(question, &answer);
+        return;
+    }
+    int r = wait_for_answer(question);
+    if (r < 0)
+        reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, "sallyport: no name server to ask");
+    if (r > 0)
+        watch_for_tunnels(question, verdict);
+}
+
+static void judge_name(const struct dns_question *question)
+{
+    const struct capture *capture = question->capture;
+    const struct dns_query *query = &question->query;
+    struct acl_verdict verdict = acl_policy_judge_dns(capture->policy, query->name, query->name_length);
+    if (!verdict.allowed && !worker_only_records(capture->worker, capture->policy)) {
+        refuse(question, verdict.reason, NULL, &verdict);
+        return;
+    }
+    if (query->class != 1 || !dns_type_passes(query->type)) {
+        audit_denial(question, ACL_NO_RULE, "a type or class of record that is not forwarded", &verdict,
+                     false);
+        reply_refusal(question, DNS_REFUSED, DNS_EDE_BLOCKED,
+                      "sallyport: this type of record is not forwarded");
+        return;
+    }
+    if (!verdict.allowed)
+        audit_denial(question, verdict.reason, NULL, &verdict, true);
+    forward(question, &verdict);
+}
+
+/* Judge one question, and answer it or let it wait. */
+static void ask(const struct dns_question *question)
 {
     struct capture *capture = question->capture;
     struct worker *w = capture->worker;
@@ -241,60 +344,26 @@ static void ask(struct dns_question *question)
     } else if (question->malformed) {
         audit_denial(question, ACL_NO_RULE, "malformed DNS message", NULL, false);
         reply_refusal(question, DNS_FORMERR, DNS_EDE_NONE, NULL);
+    } else if (query->edns && query->edns_version > 0) {
+        reply_refusal(question, DNS_BADVERS, DNS_EDE_NONE, NULL);
     } else if (query->name_kind != ACL_NAME_OK) {
         refuse(question, query->name_kind == ACL_NAME_IP_LITERAL ? ACL_IP_LITERAL : ACL_NO_RULE,
                acl_name_kind_text(query->name_kind), NULL);
     } else {
-        struct acl_verdict verdict = acl_policy_judge_dns(capture->policy, query->name, query->name_length);
-        bool records = worker_only_records(w, capture->policy);
-        if (!verdict.allowed && !records) {
-            refuse(question, verdict.reason, NULL, &verdict);
-        } else if (query->class != 1 || query->type == DNS_TYPE_ANY || query->type == DNS_TYPE_AXFR ||
-                   query->type == DNS_TYPE_IXFR) {
-            reply_refusal(question, DNS_REFUSED, DNS_EDE_NONE, NULL);
-        } else if (query->type == DNS_TYPE_HTTPS || query->type == DNS_TYPE_SVCB) {
-            reply_refusal(question, DNS_NOERROR, DNS_EDE_NONE, NULL);
-        } else {
-            if (!verdict.allowed)
-                audit_denial(question, verdict.reason, NULL, &verdict, true);
-            question->exchange =
-                resolver_ask(&w->resolver, query->name, query->type, query->edns, on_answered, question);
-            if (question->exchange)
-                return; /* on_answered goes on */
-            reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, "sallyport: no name server to ask");
-        }
+        judge_name(question);
     }
-    question_destroy(question);
 }
 
-/* NULL when there is nothing to answer: out of memory, or not a query. */
-static struct dns_question *question_create(struct capture *capture, struct dns_connection *connection,
-                                            int udp_fd, const struct sockaddr_storage *peer,
-                                            socklen_t peer_length, const uint8_t *bytes, size_t length)
+/* A message of a client, answered or put to wait. What is no query at all is passed over: there is nobody to answer. */
+static void take_message(struct dns_question *question)
 {
-    struct dns_question *question = calloc(1, sizeof(*question));
-    if (!question)
-        return NULL;
-    list_init(&question->link);
-    question->capture = capture;
-    question->connection = connection;
-    question->udp_fd = udp_fd;
-    question->peer = *peer;
-    question->peer_length = peer_length;
-    question->length = length;
-    memcpy(question->bytes, bytes, length);
-    int r = dns_query_parse(bytes, length, &question->query);
-    if (r == -EINVAL) { /* not a query at all: there is nobody to answer */
-        free(question);
-        return NULL;
-    }
+    int r = dns_query_parse(question->bytes, question->length, &question->query);
+    if (r == -EINVAL)
+        return;
     question->malformed = r < 0;
     if (question->malformed)
         strcpy(question->query.shown, "(malformed)");
-    list_append(&capture->worker->dns_questions, &question->link);
-    if (connection)
-        connection->questions++;
-    return question;
+    ask(question);
 }
 
 void dns_udp_ready(struct poll_handle *handle, uint32_t events)
@@ -311,10 +380,13 @@ void dns_udp_ready(struct poll_handle *handle, uint32_t events)
             return;
         if (got <= 0 || got > QUERY_MAX)
             continue;
-        struct dns_question *question =
-            question_create(listener->capture, NULL, handle->fd, &peer, length, bytes, (size_t)got);
-        if (question)
-            ask(question);
+        struct dns_question question = {.capture = listener->capture,
+                                        .udp_fd = handle->fd,
+                                        .peer = peer,
+                                        .peer_length = length,
+                                        .bytes = bytes,
+                                        .length = (size_t)got};
+        take_message(&question);
     }
     poller_again(&listener->capture->worker->poller, handle);
 }
@@ -356,14 +428,15 @@ static void connection_flush(struct dns_connection *connection)
 
 static void connection_question(struct dns_connection *connection, size_t length)
 {
-    struct sockaddr_storage peer;
-    socklen_t peer_length = addr_to_sockaddr(&connection->source, &peer);
-    struct dns_question *question =
-        question_create(connection->capture, connection, -1, &peer, peer_length, connection->in + 2, length);
+    struct dns_question question = {.capture = connection->capture,
+                                    .connection = connection,
+                                    .udp_fd = -1,
+                                    .bytes = connection->in + 2,
+                                    .length = length};
+    question.peer_length = addr_to_sockaddr(&connection->source, &question.peer);
+    take_message(&question);
     connection->in_used -= 2 + length;
     memmove(connection->in, connection->in + 2 + length, connection->in_used);
-    if (question)
-        ask(question);
 }
 
 /* Takes every whole message off `in`. False: a message longer than any real question. */

@@ -103,7 +103,7 @@ static void side_close(struct flow *flow, struct flow_side *side, bool reset)
 static void flow_release(struct flow *flow, bool reset)
 {
     flow_set_state(flow, FLOW_ENDED);
-    resolver_lookup_cancel(flow->lookup);
+    lookup_cancel(flow->lookup);
     flow->lookup = NULL;
     dial_cancel(flow);
     side_close(flow, &flow->client, reset);
@@ -185,7 +185,7 @@ static void drain(struct flow *flow)
 /* The refusal is out: close gently, so that it is not lost to a reset, but not for long. */
 static void linger(struct flow *flow)
 {
-    resolver_lookup_cancel(flow->lookup);
+    lookup_cancel(flow->lookup);
     flow->lookup = NULL;
     dial_cancel(flow);
     side_close(flow, &flow->origin, false);

@@ -103,7 +103,7 @@ struct flow {
 
     struct hello_reader hello;
     struct http_flow *http;
-    struct resolver_lookup *lookup;
+    struct lookup *lookup;
     struct dial dial;
 };
 

@@ -174,7 +174,7 @@ static void release_or_continue(struct flow *flow)
     relay_run(flow);
 }
 
-static void on_looked_up(void *arg, int status, const struct resolver_addresses *found)
+static void on_looked_up(void *arg, int status, const struct lookup_addresses *found)
 {
     struct flow *flow = arg;
     struct worker *w = flow->worker;
@@ -204,7 +204,7 @@ static void check_binding(struct flow *flow, const struct http_request *request)
         release_head(flow);
         return;
     }
-    flow->lookup = resolver_lookup_start(&w->resolver, request->host, on_looked_up, flow);
+    flow->lookup = lookup_start(w->forwarder, request->host, on_looked_up, flow);
     if (flow->lookup)
         flow->http->waits_binding = true;
     else

@@ -1,7 +1,7 @@
 /*
- * An exchange is one question on its way: attempt k goes to server k mod n, over UDP, or over TCP after a
- * truncated answer. A bad or foreign datagram is ignored and waiting goes on; only the deadline or a socket
- * error ends an attempt.
+ * An exchange is one question on its way: in two rounds it goes to each server once, over UDP, or over TCP
+ * after a truncated answer. A bad or foreign datagram is ignored and waiting goes on; only the deadline or a
+ * socket error ends an attempt.
  */
 #include "gateway/resolver.h"
 #include "base/cursor.h"
@@ -31,6 +31,8 @@ struct resolver_exchange {
     uint16_t type;
     bool edns, over_tcp, tcp_sent;
     unsigned attempt, attempts_max;
+    unsigned tried; /* servers of this round, a bit each */
+    size_t server;  /* that is being asked */
     int last_error;
     uint8_t question[2 + QUESTION_MAX]; /* behind the two length bytes of TCP */
     size_t question_length;
@@ -74,9 +76,44 @@ static void socket_drop(struct resolver_exchange *x)
     x->tcp_used = 0;
 }
 
+/* The next one of this round: those that answer, in the order configured, before those that lately did not.
+ */
+static size_t server_next(struct resolver_exchange *x)
+{
+    const struct resolver *r = x->resolver;
+    uint64_t now = uv_now(r->timeouts.timer.loop);
+    size_t sick = r->server_count;
+    if (((x->tried + 1) & ~x->tried) >> r->server_count) /* the lowest bit that is not set lies above them */
+        x->tried = 0;
+    for (size_t i = 0; i < r->server_count; i++) {
+        if (x->tried & 1u << i)
+            continue;
+        if (r->health[i].well_again_ms <= now)
+            return i;
+        if (sick == r->server_count)
+            sick = i;
+    }
+    return sick;
+}
+
+/* It did not answer: when that happens twice in a row, others are asked before it for a while. */
+static void server_failed(struct resolver_exchange *x)
+{
+    struct resolver_health *health = &x->resolver->health[x->server];
+    if (++health->failures >= RESOLVER_FAILURES)
+        health->well_again_ms = uv_now(x->resolver->timeouts.timer.loop) + RESOLVER_SICK_MS;
+}
+
+static void server_answered(struct resolver_exchange *x)
+{
+    x->resolver->health[x->server] = (struct resolver_health){0};
+}
+
 static void attempt_failed(struct resolver_exchange *x, int error)
 {
     socket_drop(x);
+    if (error != -EREMOTEIO && error != -EBADMSG && error != -ENOMEM)
+        server_failed(x);
     x->last_error = error;
     x->over_tcp = false;
     if (++x->attempt >= x->attempts_max)
@@ -106,7 +143,8 @@ static int question_write(struct resolver_exchange *x)
     ssize_t length = dns_query_write(id, x->name, x->type, x->edns, message, QUESTION_MAX);
     if (length < 0)
         return (int)length;
-    if (x->attempt < x->resolver->server_count)
+    if (x->attempt <
+        x->resolver->server_count) /* a server that garbles the case gets a second, plain question */
         mix_case(message + 12, (size_t)length - 12);
     x->question_length = (size_t)length;
     x->question[0] = (uint8_t)(length >> 8);
@@ -135,6 +173,7 @@ static bool message_take(struct resolver_exchange *x, uint8_t *bytes, size_t len
     struct dns_answer facts;
     if (!answers_our_question(x, bytes, length))
         return false;
+    server_answered(x);
     int r = dns_answer_parse(bytes, length, x->name, x->type, &facts);
     if (r < 0)
         attempt_failed(x, r);
@@ -142,9 +181,10 @@ static bool message_take(struct resolver_exchange *x, uint8_t *bytes, size_t len
         tcp_begin(x);
     else if ((facts.rcode == DNS_SERVFAIL || facts.rcode == DNS_REFUSED || facts.rcode == DNS_NOTIMP ||
               facts.rcode == DNS_FORMERR) &&
-             x->attempt + 1 < x->attempts_max)
+             x->attempt + 1 < x->attempts_max) {
+        x->edns &= facts.rcode != DNS_FORMERR; /* RFC 6891 section 7: it may not know OPT */
         attempt_failed(x, -EREMOTEIO);
-    else
+    } else
         exchange_end(x, 0, bytes, length, &facts);
     return true;
 }
@@ -216,9 +256,9 @@ static void on_ready(struct poll_handle *handle, uint32_t events)
 static int attempt_open(struct resolver_exchange *x)
 {
     struct sockaddr_storage to;
-    if (x->resolver->server_count == 0) /* a new configuration took them away */
+    if (x->server >= x->resolver->server_count) /* a new configuration took it away */
         return -ESRCH;
-    const struct addr *server = &x->resolver->servers[x->attempt % x->resolver->server_count];
+    const struct addr *server = &x->resolver->servers[x->server];
     socklen_t to_length = addr_to_sockaddr(server, &to);
     int kind = x->over_tcp ? SOCK_STREAM : SOCK_DGRAM;
     _cleanup_fd_ int fd = socket(server->family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -241,6 +281,10 @@ static int attempt_open(struct resolver_exchange *x)
 static void attempt_start(struct resolver_exchange *x)
 {
     int r = x->over_tcp ? 0 : question_write(x);
+    if (!x->over_tcp) {
+        x->server = server_next(x);
+        x->tried |= 1u << x->server;
+    }
     deadline_start(&x->resolver->timeouts, &x->deadline);
     if (r == 0)
         r = attempt_open(x);
@@ -268,6 +312,7 @@ void resolver_set_servers(struct resolver *resolver, const struct addr *servers,
 {
     resolver->server_count = count < RESOLVER_SERVERS_MAX ? count : RESOLVER_SERVERS_MAX;
     memcpy(resolver->servers, servers, resolver->server_count * sizeof(*servers));
+    memset(resolver->health, 0, sizeof(resolver->health));
 }
 
 void resolver_init(struct resolver *resolver, uv_loop_t *loop, struct poller *poller,
@@ -330,88 +375,4 @@ void resolver_cancel(struct resolver_exchange *exchange)
 {
     if (exchange)
         exchange_destroy(exchange);
-}
-
-struct resolver_lookup {
-    resolver_lookup_fn done;
-    void *arg;
-    struct resolver_exchange *asked[2];
-    int status[2];
-    struct resolver_addresses found;
-};
-
-static void lookup_end_when_both(struct resolver_lookup *lookup)
-{
-    if (lookup->asked[0] || lookup->asked[1])
-        return;
-    int status = 0;
-    if (lookup->found.count == 0)
-        status = lookup->status[0] ? lookup->status[0] : lookup->status[1] ? lookup->status[1] : -ENOENT;
-    lookup->done(lookup->arg, status, &lookup->found);
-    free(lookup);
-}
-
-static int lookup_take(struct resolver_lookup *lookup, const struct dns_answer *facts)
-{
-    if (facts->foreign_addresses)
-        return -EBADMSG;
-    if (facts->rcode == DNS_NXDOMAIN)
-        return 0;
-    if (facts->rcode != DNS_NOERROR)
-        return -EREMOTEIO;
-    struct resolver_addresses *found = &lookup->found;
-    if (facts->address_count && (found->count == 0 || facts->ttl < found->ttl))
-        found->ttl = facts->ttl;
-    memcpy(found->addresses + found->count, facts->addresses,
-           facts->address_count * sizeof(*facts->addresses));
-    found->count += facts->address_count;
-    return 0;
-}
-
-static void lookup_answered(struct resolver_lookup *lookup, int which, int status,
-                            const struct dns_answer *facts)
-{
-    lookup->asked[which] = NULL;
-    lookup->status[which] = status == 0 ? lookup_take(lookup, facts) : status;
-    lookup_end_when_both(lookup);
-}
-
-static void on_a(void *arg, int status, uint8_t *answer, size_t length, const struct dns_answer *facts)
-{
-    (void)answer;
-    (void)length;
-    lookup_answered(arg, 0, status, facts);
-}
-
-static void on_aaaa(void *arg, int status, uint8_t *answer, size_t length, const struct dns_answer *facts)
-{
-    (void)answer;
-    (void)length;
-    lookup_answered(arg, 1, status, facts);
-}
-
-struct resolver_lookup *resolver_lookup_start(struct resolver *resolver, const char *name,
-                                              resolver_lookup_fn done, void *arg)
-{
-    struct resolver_lookup *lookup = calloc(1, sizeof(*lookup));
-    if (!lookup)
-        return NULL;
-    lookup->done = done;
-    lookup->arg = arg;
-    lookup->asked[0] = resolver_ask(resolver, name, DNS_TYPE_A, true, on_a, lookup);
-    lookup->asked[1] = resolver_ask(resolver, name, DNS_TYPE_AAAA, true, on_aaaa, lookup);
-    if (!lookup->asked[0] || !lookup->asked[1]) {
-        resolver_lookup_cancel(lookup);
-        return NULL;
-    }
-    return lookup;
-}
-
-void resolver_lookup_cancel(struct resolver_lookup *lookup)
-{
-    if (!lookup)
-        return;
-    resolver_cancel(lookup->asked[0]);
-    resolver_cancel(lookup->asked[1]);
-    free(lookup);
 }

@@ -1,11 +1,11 @@
 /*
- * Asks the configured name servers: the gateway's own DNS client, used by the DNS service (to forward allowed
- * questions) and by binding (to resolve a name itself).
+ * Asks the configured name servers: the gateway's own DNS client, used by the forwarder.
  *
  * Each attempt has a socket of its own, so source port and id are both random (RFC 5452), and the letters'
  * case is random too (0x20) on the first attempt at each server; an answer must come from the server asked
  * and repeat the question byte for byte. Truncated answers are asked again over TCP. Servers are tried in
- * turn. The question is always written by us: nothing of a client's query but name and type gets out.
+ * turn; one that twice in a row did not answer is tried last for half a minute. The question is always
+ * written by us: nothing of a client's query but name and type gets out.
  *
  * (c-ares 1.18, which Debian 12 has, keeps one UDP source port per server and knows no 0x20.)
  */
@@ -24,10 +24,18 @@
 #define RESOLVER_SERVERS_MAX 8
 #define RESOLVER_ATTEMPT_MS 2000
 #define RESOLVER_OUTSTANDING_MAX 1024
+#define RESOLVER_FAILURES 2
+#define RESOLVER_SICK_MS 30000
+
+struct resolver_health {
+    unsigned failures;      /* without an answer between them */
+    uint64_t well_again_ms; /* until then it is tried last */
+};
 
 struct resolver {
     struct poller *poller;
     struct addr servers[RESOLVER_SERVERS_MAX];
+    struct resolver_health health[RESOLVER_SERVERS_MAX];
     size_t server_count;
     struct deadline_queue timeouts;
     struct list exchanges;
@@ -55,17 +63,3 @@ struct resolver_exchange;
 struct resolver_exchange *resolver_ask(struct resolver *resolver, const char *name, uint16_t type, bool edns,
                                        resolver_answer_fn answered, void *arg);
 void resolver_cancel(struct resolver_exchange *exchange);
-
-/* Look up all addresses of a name: A and AAAA at once. */
-struct resolver_lookup;
-struct resolver_addresses {
-    size_t count;
-    struct addr addresses[2 * DNS_ADDRESSES_MAX];
-    uint32_t ttl;
-};
-/* `status` 0 with at least one address; -ENOENT: the name does not exist or has none; else a failure to find
- * out. */
-typedef void (*resolver_lookup_fn)(void *arg, int status, const struct resolver_addresses *found);
-struct resolver_lookup *resolver_lookup_start(struct resolver *resolver, const char *name,
-                                              resolver_lookup_fn done, void *arg);
-void resolver_lookup_cancel(struct resolver_lookup *lookup);

@@ -330,9 +330,10 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
         return r;
     start_deadlines(w);
     start_resolver(w);
+    w->forwarder = forwarder_create(&w->loop, &w->poller, &w->resolver, &w->snapshot);
     w->names = namebook_create(NAMEBOOK_PAIRS);
     w->report = report_create();
-    if (!w->names || !w->report)
+    if (!w->forwarder || !w->names || !w->report)
         return error_set(err, ENOMEM, "out of memory");
     if (options->confine && (r = confine(err)) < 0)
         return error_prefix(err, "cannot confine the worker");
@@ -382,6 +383,7 @@ static void release(struct worker *w)
     uint64_t lost = audit_destroy(w->audit, AUDIT_FLUSH_MS);
     if (lost)
         log_error("worker: %llu audit events could not be written", (unsigned long long)lost);
+    forwarder_destroy(w->forwarder);
     resolver_finish(&w->resolver);
     finish_deadlines(w);
     poller_finish(&w->poller);

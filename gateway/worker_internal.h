@@ -11,6 +11,8 @@
 #include "config/snapshot.h"
 #include "gateway/audit.h"
 #include "gateway/deadline.h"
+#include "gateway/dns_watch.h"
+#include "gateway/forwarder.h"
 #include "gateway/namebook.h"
 #include "gateway/pipes.h"
 #include "gateway/poller.h"
@@ -35,6 +37,7 @@ struct worker {
     bool audit_only;
     struct audit *audit;
     struct resolver resolver;
+    struct forwarder *forwarder;
     struct namebook *names;
     struct report *report;
     struct deadline_queue hello_timeouts, connect_timeouts, attempt_staggers, idle_timeouts,
@@ -76,11 +79,12 @@ struct capture {
     char policy_asked[CHANNEL_ID_MAX]; /* "": by the assign rules */
     const struct acl_policy *policy;
     struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog;
-    unsigned flows, dns_connections;
+    unsigned flows, dns_connections, dns_waiting;
     struct rate dns_rate, limit_events, packet_rate;
     bool packets_seen;
     uint32_t packets_next;     /* sequence of the next logged packet */
     uint64_t packets_left_out; /* refused packets that no event has told of */
+    struct dns_watch dns_watch;
 };
 
 /* Takes ownership of the sockets, also on failure. 0 or a negative errno. */

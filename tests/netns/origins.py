@@ -47,6 +47,11 @@ ODD_ANSWERS = {
     "nowhere.example": ["198.18.66.1"],
     "many.example": [f"198.18.8.{n}" for n in range(1, 60)],  # too long for a UDP answer of 512 bytes
 }
+# HTTPS records, as RDATA: priority 1, target ".", alpn h3 and h2, a hint, ech; the second hints at a private place.
+SERVICES = {
+    "service.example": "0001 00 0001 0006 02 6833 02 6832 0004 0004 c6120101 0005 0003 fe0d00",
+    "service-private.example": "0001 00 0001 0003 02 6832 0004 0004 0a010203",
+}
 BLACKHOLE = "198.18.66.0/24"
 BIG_FILE = 1 << 30
 
@@ -157,6 +162,8 @@ def start_dnsmasq(lab):
     records = [f"--host-record={name},{address(name)}" + (f",{address(name, 6)}" if lab.ipv6 else "") for name in NAMES]
     records += [f"--host-record={name},{one}" for name, answers in ODD_ANSWERS.items() for one in answers]
     records += ["--host-record=short-lived.example,198.18.1.1,1", "--cname=alias.example,allowed.example"]
+    records += [f"--dns-rr={name},65,{rdata.replace(' ', '')}" for name, rdata in SERVICES.items()]
+    records += ["--host-record=zero.example,198.18.1.1,0", "--address=/any.example/198.18.1.1", "--txt-record=allowed.example,a text", "--mx-host=allowed.example,mail.example,10"]
     log = lab.folder / "dns.log"
     log.touch()
     for host in (NAME_SERVER, "2001:db8:5a11::53")[:len(lab.families())]:  # dnsmasq wants an interface's own address

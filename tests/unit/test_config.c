@@ -181,6 +181,12 @@ static char *describe(const struct config_snapshot *snapshot)
     const struct config_limits *l = config_limits(snapshot);
     for (size_t i = 0; i < count; i++)
         fprintf(to, "resolver %s\n", addr_format_with_port(&resolvers[i], address_text));
+    static const char *const hosts[] = {"db", "both.example.com", "example.com"};
+    for (size_t h = 0; h < sizeof(hosts) / sizeof(*hosts); h++) {
+        const struct addr *of_host = config_host(snapshot, hosts[h], strlen(hosts[h]), &count);
+        for (size_t i = 0; i < count; i++)
+            fprintf(to, "host %s %s\n", hosts[h], addr_format(&of_host[i], address_text));
+    }
     fprintf(to, "audit %s, on full %d\n", config_audit_file(snapshot) ? config_audit_file(snapshot) : "-",
             config_on_full(snapshot));
     fprintf(to, "limits %u %u %u %u %u %u %u\n", l->hello_timeout_ms, l->connect_timeout_ms,
@@ -274,6 +280,9 @@ static void every_key_is_read(void **state)
                              "resolver 192.0.2.54:5353\n"
                              "resolver [2001:db8::53]:53\n"
                              "resolver [2001:db8::54]:53\n"
+                             "host db 10.20.0.5\n"
+                             "host both.example.com 192.0.2.1\n"
+                             "host both.example.com 2001:db8::1\n"
                              "audit /var/log/sallyport/audit.jsonl, on full 1\n"
                              "limits 500 20000 7200000 300000 64 1000 20\n");
     free(got);

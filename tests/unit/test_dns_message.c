@@ -570,40 +570,6 @@ static void a_refused_edns_version_says_badvers(void **state)
     assert_int_equal(a.rcode, DNS_BADVERS);
 }
 
-static void an_answer_is_made_the_clients_own(void **state)
-{
-    (void)state;
-    struct bytes query = BYTES(0xab, 0xcd, 0x00, 0x10 /* CD, no RD */, COUNTS(1, 0, 0, 0), 3, 'w', 'W', 'w',
-                               7, 'E', 'x', 'a', 'm', 'p', 'l', 'e', ORG, TYPE_A, IN);
-    struct dns_query q;
-    uint8_t bytes[sizeof(chain_answer)];
-    assert_int_equal(parse_query(query, &q), 0);
-
-    memcpy(bytes, chain_answer, sizeof(bytes));
-    bytes[3] |= 0x20; /* AD */
-    assert_int_equal(dns_answer_adopt(bytes, sizeof(bytes), query.at, &q, true), sizeof(bytes));
-    assert_memory_equal(bytes, ((const uint8_t[]){0xab, 0xcd, 0x80, 0x90, COUNTS(1, 3, 0, 1)}), 12);
-    assert_memory_equal(bytes + 12, query.at + 12, 21);
-    assert_memory_equal(bytes + 33, chain_answer + 33, sizeof(bytes) - 33);
-    struct dns_answer a;
-    assert_int_equal(parse_answer((struct bytes){bytes, sizeof(bytes)}, "www.example.org", DNS_TYPE_A, &a),
-                     0);
-    assert_int_equal(a.address_count, 1);
-
-    q.udp_size = sizeof(bytes) - 1; /* too long for UDP; not for TCP */
-    memcpy(bytes, chain_answer, sizeof(bytes));
-    assert_int_equal(dns_answer_adopt(bytes, sizeof(bytes), query.at, &q, false), sizeof(bytes));
-    assert_int_equal(dns_answer_adopt(bytes, sizeof(bytes), query.at, &q, true), 12 + 21);
-    assert_memory_equal(bytes, ((const uint8_t[]){0xab, 0xcd, 0x82, 0x90, COUNTS(1, 0, 0, 0)}), 12);
-    assert_int_equal(parse_answer((struct bytes){bytes, 12 + 21}, "www.example.org", DNS_TYPE_A, &a), 0);
-    assert_true(a.truncated);
-
-    q.udp_size = 4096; /* what came truncated stays so, without the rest */
-    memcpy(bytes, chain_answer, sizeof(bytes));
-    bytes[2] |= 0x02;
-    assert_int_equal(dns_answer_adopt(bytes, sizeof(bytes), query.at, &q, true), 12 + 21);
-}
-
 static void our_own_queries(void **state)
 {
     (void)state;
@@ -665,7 +631,6 @@ int main(void)
         cmocka_unit_test(a_refusal_is_what_a_resolver_would_send),
         cmocka_unit_test(a_refusal_of_what_could_not_be_read),
         cmocka_unit_test(a_refused_edns_version_says_badvers),
-        cmocka_unit_test(an_answer_is_made_the_clients_own),
         cmocka_unit_test(our_own_queries),
         cmocka_unit_test(types_have_names),
     };

@@ -166,11 +166,16 @@ static void server_start(struct server *server, struct poller *poller, enum scri
     struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof(local);
     *server = (struct server){.poller = poller, .script = script};
-    int udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0),
+    int udp = -1, tcp = -1;
+    do { /* the port that UDP got may be taken for TCP */
+        fd_close(&udp);
+        fd_close(&tcp);
+        local.sin_port = 0;
+        udp = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(udp, (struct sockaddr *)&local, size), 0);
-    assert_int_equal(getsockname(udp, (struct sockaddr *)&local, &size), 0);
-    assert_int_equal(bind(tcp, (struct sockaddr *)&local, size), 0);
+        assert_int_equal(bind(udp, (struct sockaddr *)&local, size), 0);
+        assert_int_equal(getsockname(udp, (struct sockaddr *)&local, &size), 0);
+    } while (bind(tcp, (struct sockaddr *)&local, size) < 0);
     assert_int_equal(listen(tcp, 5), 0);
     addr_from_sockaddr((struct sockaddr *)&local, &server->address);
     poll_handle_init(&server->udp, on_udp);
@@ -327,6 +332,25 @@ static void ports_and_spelling_vary(void **state)
     bench_stop(&b);
 }
 
+static void a_silent_server_is_asked_last_for_a_while(void **state)
+{
+    (void)state;
+    struct bench b;
+    bench_start(&b, SILENT, HONEST);
+    for (unsigned i = 1; i <= 4; i++) {
+        ask(&b);
+        assert_int_equal(b.servers[0].questions_udp, i < RESOLVER_FAILURES ? i : RESOLVER_FAILURES);
+        assert_int_equal(b.servers[1].questions_udp, i);
+    }
+    b.servers[0].script = HONEST; /* after its time it is asked first again, and stays so */
+    b.loop.time += RESOLVER_SICK_MS;
+    ask(&b);
+    ask(&b);
+    assert_int_equal(b.servers[0].questions_udp, RESOLVER_FAILURES + 2);
+    assert_int_equal(b.servers[1].questions_udp, 4);
+    bench_stop(&b);
+}
+
 static void a_cancelled_question_never_calls_back(void **state)
 {
     (void)state;
@@ -357,6 +381,7 @@ int main(void)
         cmocka_unit_test(scripts_end_as_they_should),
         cmocka_unit_test(a_record_for_another_name_is_foreign),
         cmocka_unit_test(ports_and_spelling_vary),
+        cmocka_unit_test(a_silent_server_is_asked_last_for_a_while),
         cmocka_unit_test(a_cancelled_question_never_calls_back),
         cmocka_unit_test(without_servers_nothing_is_asked),
     };
