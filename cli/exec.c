@@ -33,7 +33,15 @@ struct exec_options {
     char **command;
 };
 
-enum { OPTION_ALLOW = 256, OPTION_AUDIT, OPTION_AUDIT_ONLY, OPTION_RESOLVER, OPTION_KEEP, OPTION_DESTINATION, OPTION_LINK };
+enum {
+    OPTION_ALLOW = 256,
+    OPTION_AUDIT,
+    OPTION_AUDIT_ONLY,
+    OPTION_RESOLVER,
+    OPTION_KEEP,
+    OPTION_DESTINATION,
+    OPTION_LINK
+};
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
@@ -50,9 +58,11 @@ static const struct option long_options[] = {
     {0},
 };
 
-/* --- reading the options; each returns EXIT_YES or what command_misuse() returned -------------------------------------- */
+/* --- reading the options; each returns EXIT_YES or what command_misuse() returned
+ * -------------------------------------- */
 
-static int add_item(const struct command *self, struct list_option *list, const char *item, const char *option)
+static int add_item(const struct command *self, struct list_option *list, const char *item,
+                    const char *option)
 {
     if (list->count == LIST_MAX)
         return command_misuse(self, "more than %d %s: write a policy file", LIST_MAX, option);
@@ -64,8 +74,11 @@ static int add_resolver(const struct command *self, struct exec_options *o, cons
 {
     struct addr resolver;
     if (!addr_parse_with_port(text, 53, &resolver))
-        return command_misuse(self, "--resolver %s: write the address of a DNS server, as 192.0.2.53, 192.0.2.53:5353 or "
-                              "[2001:db8::53]:53", text);
+        return command_misuse(
+            self,
+            "--resolver %s: write the address of a DNS server, as 192.0.2.53, 192.0.2.53:5353 or "
+            "[2001:db8::53]:53",
+            text);
     if (o->resolver_count == RESOLVERS_MAX)
         return command_misuse(self, "more than %d --resolver: leave some out", RESOLVERS_MAX);
     o->resolvers[o->resolver_count++] = resolver;
@@ -76,8 +89,11 @@ static int add_destination(const struct command *self, struct exec_options *o, c
 {
     struct cidr network;
     if (!cidr_parse(text, strlen(text), false, &network))
-        return command_misuse(self, "--allow-destination %s: write a network whose host bits are zero, as 10.20.0.0/16, or an "
-                              "address", text);
+        return command_misuse(
+            self,
+            "--allow-destination %s: write a network whose host bits are zero, as 10.20.0.0/16, or an "
+            "address",
+            text);
     if (o->destination_count == LIST_MAX)
         return command_misuse(self, "more than %d --allow-destination: write a policy file", LIST_MAX);
     o->destinations[o->destination_count++] = network;
@@ -95,8 +111,10 @@ static int add_keep(const struct command *self, struct exec_options *o, const ch
 
 static int set_link(const struct command *self, struct exec_options *o, const char *text)
 {
-    static const char *const names[] = {[SEALED_LINK_AUTO] = "auto", [SEALED_LINK_DUMMY] = "dummy",
-                                        [SEALED_LINK_VETH] = "veth", [SEALED_LINK_LO] = "lo"};
+    static const char *const names[] = {[SEALED_LINK_AUTO] = "auto",
+                                        [SEALED_LINK_DUMMY] = "dummy",
+                                        [SEALED_LINK_VETH] = "veth",
+                                        [SEALED_LINK_LO] = "lo"};
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         if (!strcmp(text, names[i])) {
             o->link = (enum sealed_link)i;
@@ -147,7 +165,8 @@ static int take_option(const struct command *self, struct exec_options *o, int o
     case ':':
         return command_misuse(self, "%s needs a value", argv[optind - 1]);
     default:
-        return command_misuse(self, "there is no option \"%s\"; write -- before the command", argv[optind - 1]);
+        return command_misuse(self, "there is no option \"%s\"; write -- before the command",
+                              argv[optind - 1]);
     }
 }
 
@@ -166,12 +185,14 @@ static int read_options(const struct command *self, int argc, char **argv, struc
     if (!*argv[optind])
         return command_misuse(self, "the command's name is empty");
     if (o->allow.count && o->file)
-        return command_misuse(self, "--allow stands for a policy file: write the rules into %s, or leave out -c", o->file);
+        return command_misuse(
+            self, "--allow stands for a policy file: write the rules into %s, or leave out -c", o->file);
     o->command = argv + optind;
     return EXIT_YES;
 }
 
-/* --- the policy -------------------------------------------------------------------------------------------------- */
+/* --- the policy
+ * -------------------------------------------------------------------------------------------------- */
 
 static struct config_snapshot *load(const struct exec_options *o)
 {
@@ -196,16 +217,19 @@ static const struct acl_policy *choose(const struct command *self, const struct 
     if (name) {
         policy = config_policy(snapshot, name);
         if (!policy)
-            *ret_status = command_misuse(self, "there is no policy \"%s\": 'sallyport policy show' lists them", name);
+            *ret_status =
+                command_misuse(self, "there is no policy \"%s\": 'sallyport policy show' lists them", name);
         return policy;
     }
     if (has_file) {
-        *ret_status = command_misuse(self, "say which policy: --policy NAME ('sallyport policy show%s%s' lists them)",
-                                     o->file ? " -c " : "", o->file ? o->file : "");
+        *ret_status =
+            command_misuse(self, "say which policy: --policy NAME ('sallyport policy show%s%s' lists them)",
+                           o->file ? " -c " : "", o->file ? o->file : "");
         return NULL;
     }
     if (!o->quiet)
-        fprintf(stderr, "sallyport: no policy is named and there is no " POLICY_DEFAULT_FILE ": everything is denied; allow with "
+        fprintf(stderr, "sallyport: no policy is named and there is no " POLICY_DEFAULT_FILE
+                        ": everything is denied; allow with "
                         "--allow NAME or --policy agent\n");
     return config_assign(snapshot, NULL, NULL);
 }
@@ -220,7 +244,8 @@ static int adjust(const struct exec_options *o, struct config_snapshot *snapshot
     return failed;
 }
 
-static int start(const struct exec_options *o, struct config_snapshot *snapshot, const struct acl_policy *policy)
+static int start(const struct exec_options *o, struct config_snapshot *snapshot,
+                 const struct acl_policy *policy)
 {
     struct worker_options worker = {.snapshot = snapshot, .audit_only = o->audit_only, .confine = true};
     const struct monitor_exec options = {
@@ -261,25 +286,31 @@ const struct command command_exec = {
     .arguments = "[options] [--] COMMAND [ARGUMENT…]",
     .summary = "runs a command whose only way to the network is the gateway",
     .run = run,
-    .help =
-        "  -c, --config FILE      the policy file; without it " POLICY_DEFAULT_FILE "\n"
-        "                         when there is one, else only what is built in\n"
-        "  --policy NAME          a policy of the file, or a profile: agent, allowlist, airgapped, unrestricted;\n"
-        "                         may be left out when the file has only one policy\n"
-        "  --allow RULE           no file: allow this, as example.com, *.example.org, tcp://git.example.com:22 or\n"
-        "                         10.0.0.0/8:5432; may be repeated, and adds to the profile that --policy names\n"
-        "  --audit FILE           append the audit events to FILE (SIGUSR1 opens it anew)\n"
-        "  --audit-only           let everything through and write what would be denied\n"
-        "  --resolver ADDR[:PORT] ask this DNS server instead of the host's; may be repeated\n"
-        "  --allow-destination NETWORK\n"
-        "                         names may resolve into this private network; may be repeated\n"
-        "  --keep PATH            leave this socket, folder or device visible to the command; may be repeated\n"
-        "  --link KIND            what eth0 is inside: auto, dummy, veth or lo\n"
-        "  -q, --quiet            no summary of what was denied at the end\n"
-        "\n"
-        "The command sees files as you do, but no process, no socket and no network outside. Its environment gains\n"
-        "SALLYPORT=1 and loses variables that name sockets (SSH_AUTH_SOCK, DOCKER_HOST, …) unless these are kept.\n"
-        "\n"
-        "Exit status: the command's; 128+n when signal n ended it; 127 not found, 126 cannot be executed, 125 the\n"
-        "command could not be sealed and was not started; 2 wrong use, or a file with errors.\n",
+    .help = "  -c, --config FILE      the policy file; without it " POLICY_DEFAULT_FILE "\n"
+            "                         when there is one, else only what is built in\n"
+            "  --policy NAME          a policy of the file, or a profile: agent, allowlist, airgapped, "
+            "unrestricted;\n"
+            "                         may be left out when the file has only one policy\n"
+            "  --allow RULE           no file: allow this, as example.com, *.example.org, "
+            "tcp://git.example.com:22 or\n"
+            "                         10.0.0.0/8:5432; may be repeated, and adds to the profile that "
+            "--policy names\n"
+            "  --audit FILE           append the audit events to FILE (SIGUSR1 opens it anew)\n"
+            "  --audit-only           let everything through and write what would be denied\n"
+            "  --resolver ADDR[:PORT] ask this DNS server instead of the host's; may be repeated\n"
+            "  --allow-destination NETWORK\n"
+            "                         names may resolve into this private network; may be repeated\n"
+            "  --keep PATH            leave this socket, folder or device visible to the command; may be "
+            "repeated\n"
+            "  --link KIND            what eth0 is inside: auto, dummy, veth or lo\n"
+            "  -q, --quiet            no summary of what was denied at the end\n"
+            "\n"
+            "The command sees files as you do, but no process, no socket and no network outside. Its "
+            "environment gains\n"
+            "SALLYPORT=1 and loses variables that name sockets (SSH_AUTH_SOCK, DOCKER_HOST, …) unless these "
+            "are kept.\n"
+            "\n"
+            "Exit status: the command's; 128+n when signal n ended it; 127 not found, 126 cannot be "
+            "executed, 125 the\n"
+            "command could not be sealed and was not started; 2 wrong use, or a file with errors.\n",
 };

@@ -26,11 +26,11 @@
 /* What builder, init and command share: filled before the first fork, each process has its copy. */
 struct inside {
     const struct enclosure_plan *plan;
-    int control;     /* init's end */
-    int passage;     /* the builder's end */
-    char *uid_map;   /* of both user namespaces */
+    int control;   /* init's end */
+    int passage;   /* the builder's end */
+    char *uid_map; /* of both user namespaces */
     char *gid_map;
-    bool single_id;  /* mapped without privilege: one id, no setgroups(2) */
+    bool single_id; /* mapped without privilege: one id, no setgroups(2) */
     char *unix_table;
     struct paths folders; /* of the processes outside */
     bool core_piped;      /* the kernel hands core dumps to a program */
@@ -50,7 +50,9 @@ __attribute__((noreturn)) static void give_up(const struct inside *inside, const
     _exit(1);
 }
 
-/* --- ids --------------------------------------------------------------------------------------------------------- */
+/* --- ids
+ * ---------------------------------------------------------------------------------------------------------
+ */
 
 static bool has_capability(unsigned capability)
 {
@@ -72,7 +74,8 @@ static char *identity_of(const char *map_path)
         return NULL;
     size = strlen(map) + 64; /* no line grows: the outer number gives way to the inner one, except by width */
     identity = calloc(2, size);
-    for (char *at = map; identity && sscanf(at, "%u %u %u%n", &first, &outside, &count, &length) == 3; at += length)
+    for (char *at = map; identity && sscanf(at, "%u %u %u%n", &first, &outside, &count, &length) == 3;
+         at += length)
         used += (size_t)snprintf(identity + used, 2 * size - used, "%u %u %u\n", first, first, count);
     free(map);
     return identity;
@@ -80,7 +83,8 @@ static char *identity_of(const char *map_path)
 
 static int plan_ids(struct inside *inside, struct error *err)
 {
-    inside->single_id = !(has_capability(CAP_SETUID) && has_capability(CAP_SETGID) && has_capability(CAP_SETFCAP));
+    inside->single_id =
+        !(has_capability(CAP_SETUID) && has_capability(CAP_SETGID) && has_capability(CAP_SETFCAP));
     int failed = 0;
     if (!inside->single_id) {
         inside->uid_map = identity_of("/proc/self/uid_map");
@@ -132,7 +136,8 @@ static int unshare_user(int more, struct error *err)
     return error_set(err, code, "cannot make a user namespace: %s%s", strerror(code), hint);
 }
 
-/* --- small talk between two processes ---------------------------------------------------------------------------- */
+/* --- small talk between two processes
+ * ---------------------------------------------------------------------------- */
 
 static bool say(int fd)
 {
@@ -149,10 +154,11 @@ static bool hear(int fd)
     return got == 1;
 }
 
-/* --- the command ------------------------------------------------------------------------------------------------- */
+/* --- the command
+ * ------------------------------------------------------------------------------------------------- */
 
-/* A descriptor the caller handed over stays, unless it is a way out: a network socket of the outer namespace can be
- * connected anew, a datagram socket reaches abstract names, a folder leads past the masks. */
+/* A descriptor the caller handed over stays, unless it is a way out: a network socket of the outer namespace
+ * can be connected anew, a datagram socket reaches abstract names, a folder leads past the masks. */
 static int check_standard_streams(struct error *err)
 {
     static const char *const names[] = {"standard input", "standard output", "standard error"};
@@ -162,8 +168,10 @@ static int check_standard_streams(struct error *err)
         if (fstat(fd, &status) < 0)
             continue;
         if (S_ISDIR(status.st_mode))
-            return error_set(err, EISDIR, "%s is a folder, through which the command could pass the masks; "
-                             "redirect it from a file or /dev/null", names[fd]);
+            return error_set(err, EISDIR,
+                             "%s is a folder, through which the command could pass the masks; "
+                             "redirect it from a file or /dev/null",
+                             names[fd]);
         if (!S_ISSOCK(status.st_mode))
             continue;
         getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &(socklen_t){sizeof(domain)});
@@ -171,8 +179,10 @@ static int check_standard_streams(struct error *err)
         struct sockaddr_storage peer;
         bool connected = getpeername(fd, (struct sockaddr *)&peer, &(socklen_t){sizeof(peer)}) == 0;
         if (domain != AF_UNIX || type == SOCK_DGRAM || !connected)
-            return error_set(err, ENOTSOCK, "%s is a socket of the network outside, and so a way out; "
-                             "put a pipe in between (cat |)", names[fd]);
+            return error_set(err, ENOTSOCK,
+                             "%s is a socket of the network outside, and so a way out; "
+                             "put a pipe in between (cat |)",
+                             names[fd]);
     }
     return 0;
 }
@@ -181,12 +191,12 @@ static int enter_folder(const char *path, struct error *err)
 {
     if (chdir("/") == 0 && path && chdir(path) == 0)
         return 0;
-    return error_errno(err, path ? errno : ENOENT, "the current folder, %s, is not there inside%s", path ? path : "deleted",
-                       path && path_is_within(path, "/run") ? " (--keep it)" : "");
+    return error_errno(err, path ? errno : ENOENT, "the current folder, %s, is not there inside%s",
+                       path ? path : "deleted", path && path_is_within(path, "/run") ? " (--keep it)" : "");
 }
 
-/* Where core_pattern is a pipe, a crash inside would start a program outside, as root, fed by the command. A limit of 1 is
- * the kernel's word for "not through a pipe" (fs/coredump.c); 0 would not be. */
+/* Where core_pattern is a pipe, a crash inside would start a program outside, as root, fed by the command. A
+ * limit of 1 is the kernel's word for "not through a pipe" (fs/coredump.c); 0 would not be. */
 static void forbid_piped_core_dumps(void)
 {
     const struct rlimit none = {1, 1};
@@ -218,7 +228,8 @@ __attribute__((noreturn)) static void run_command(const struct inside *inside, i
     _exit(127);
 }
 
-/* --- init -------------------------------------------------------------------------------------------------------- */
+/* --- init
+ * -------------------------------------------------------------------------------------------------------- */
 
 struct init {
     const struct inside *inside;
@@ -310,7 +321,8 @@ static void obey(const struct init *init)
 
 __attribute__((noreturn)) static void serve(const struct init *init, int signals)
 {
-    struct pollfd polled[] = {{.fd = signals, .events = POLLIN}, {.fd = init->inside->control, .events = POLLIN}};
+    struct pollfd polled[] = {{.fd = signals, .events = POLLIN},
+                              {.fd = init->inside->control, .events = POLLIN}};
     for (;;) {
         struct signalfd_siginfo info;
         if (poll(polled, 2, -1) < 0 && errno != EINTR)
@@ -342,7 +354,8 @@ __attribute__((noreturn)) static void run_init(const struct inside *inside)
         error_errno(&err, errno, "cannot make a signalfd");
         give_up(inside, &err);
     }
-    if (enclosure_mount(inside->plan, inside->unix_table, &inside->folders, &err) < 0 || fork_command(inside, &init, &err) < 0)
+    if (enclosure_mount(inside->plan, inside->unix_table, &inside->folders, &err) < 0 ||
+        fork_command(inside, &init, &err) < 0)
         give_up(inside, &err);
     if (!hear(init.sync))
         _exit(1); /* the command has said why */
@@ -356,14 +369,16 @@ __attribute__((noreturn)) static void run_init(const struct inside *inside)
     serve(&init, signals);
 }
 
-/* --- the builder ------------------------------------------------------------------------------------------------- */
+/* --- the builder
+ * ------------------------------------------------------------------------------------------------- */
 
-/* Without a capability over the network namespace a command could not use ports below 1024 or ping at all; neither leads
- * out. Failure is not an error. */
+/* Without a capability over the network namespace a command could not use ports below 1024 or ping at all;
+ * neither leads out. Failure is not an error. */
 static void relax_sysctls(const struct inside *inside)
 {
     char range[32];
-    unsigned first = inside->single_id ? (unsigned)getegid() : 0, last = inside->single_id ? first : 2147483647u;
+    unsigned first = inside->single_id ? (unsigned)getegid() : 0,
+             last = inside->single_id ? first : 2147483647u;
     snprintf(range, sizeof(range), "%u %u", first, last);
     write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     write_file("/proc/sys/net/ipv4/ping_group_range", range);
@@ -375,31 +390,43 @@ static pid_t fork_sibling(void)
     return (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
 }
 
+/* What only the caller's namespaces can tell. */
+static int look_around(struct inside *inside, struct error *err)
+{
+    inside->cwd = getcwd(NULL, 0);
+    inside->unix_table = file_read("/proc/net/unix"); /* of the caller's network namespace */
+    if (!inside->unix_table || enclosure_working_folders(inside->unix_table, &inside->folders) < 0)
+        return error_errno(err, errno, "cannot read /proc/net/unix (is /proc mounted?)");
+    char *core_pattern = file_read("/proc/sys/kernel/core_pattern");
+    inside->core_piped = core_pattern && *core_pattern == '|';
+    free(core_pattern);
+    return 0;
+}
+
+/* A, with the ids that the monitor maps, and what A owns. */
+static int enter_namespaces(struct inside *inside, struct error *err)
+{
+    int failed = unshare_user(0, err);
+    if (failed)
+        return failed;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!say(inside->passage) || !hear(inside->passage))
+        return error_set(err, EPIPE, "the monitor is gone");
+    if (unshare(NEW_NAMESPACES) < 0)
+        return error_errno(err, errno,
+                           "cannot make the namespaces (the kernel or a security module forbids it)");
+    return 0;
+}
+
 __attribute__((noreturn)) static void run_builder(struct inside *inside)
 {
     struct error err;
     struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    const struct enclosure_plan *plan = inside->plan;
     prctl(PR_SET_NAME, "sallyport-build");
-    if (check_standard_streams(&err) < 0)
+    if (check_standard_streams(&err) < 0 || look_around(inside, &err) < 0 ||
+        enter_namespaces(inside, &err) < 0)
         give_up(inside, &err);
-    inside->cwd = getcwd(NULL, 0);
-    inside->unix_table = file_read("/proc/net/unix"); /* of the caller's network namespace */
-    if (!inside->unix_table || enclosure_working_folders(inside->unix_table, &inside->folders) < 0) {
-        error_errno(&err, errno, "cannot read /proc/net/unix (is /proc mounted?)");
-        give_up(inside, &err);
-    }
-    char *core_pattern = file_read("/proc/sys/kernel/core_pattern");
-    inside->core_piped = core_pattern && *core_pattern == '|';
-    free(core_pattern);
-    if (unshare_user(0, &err) < 0)
-        give_up(inside, &err);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (!say(inside->passage) || !hear(inside->passage))
-        _exit(1);
-    if (unshare(NEW_NAMESPACES) < 0) {
-        error_errno(&err, errno, "cannot make the namespaces (the kernel or a security module forbids it)");
-        give_up(inside, &err);
-    }
     /* init mounts while we build the network: neither needs the other. */
     pid_t init = fork_sibling();
     if (init == 0)
@@ -408,7 +435,7 @@ __attribute__((noreturn)) static void run_builder(struct inside *inside)
         error_errno(&err, errno, "cannot fork");
         give_up(inside, &err);
     }
-    if (sealed_build(inside->plan->ports, inside->plan->port_count, inside->plan->link, &sockets, &err) < 0)
+    if (sealed_build(plan->ports, plan->port_count, plan->link, &sockets, &err) < 0)
         give_up(inside, &err);
     relax_sysctls(inside);
     if (fds_send(inside->passage, &init, sizeof(init), NULL, 0) < 0 ||
@@ -417,7 +444,8 @@ __attribute__((noreturn)) static void run_builder(struct inside *inside)
     _exit(0);
 }
 
-/* --- the monitor's side ------------------------------------------------------------------------------------------ */
+/* --- the monitor's side
+ * ------------------------------------------------------------------------------------------ */
 
 static void inside_finish(struct inside *inside)
 {

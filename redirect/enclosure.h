@@ -1,32 +1,33 @@
 /*
- * The enclosure: where the command of `sallyport exec` lives. Its own user, pid, mount, network, ipc and uts namespaces,
- * and none of the doors that lead round the network namespace (enclosure_mounts.c, enclosure_sockets.c,
- * enclosure_filter.c say which, each beside the means that shuts it).
+ * The enclosure: where the command of `sallyport exec` lives. Its own user, pid, mount, network, ipc and uts
+ * namespaces, and none of the doors that lead round the network namespace (enclosure_mounts.c,
+ * enclosure_sockets.c, enclosure_filter.c say which, each beside the means that shuts it).
  *
  *   monitor ── forks ──► builder     unshares A = user namespace, then net, ipc, uts, pid (all owned by A)
  *      │                    │ clone(CLONE_PARENT)
- *      │                    ├─► init     pid 1 inside; own mount namespace; mounts and masks; later without capabilities
- *      │                    │     └─► command   in B = a second user and mount namespace, nested in A
+ *      │                    ├─► init     pid 1 inside; own mount namespace; mounts and masks; later without
+ * capabilities │                    │     └─► command   in B = a second user and mount namespace, nested in A
  *      │                    └── sealed_build(): links, rules, sockets; hands the sockets over; exits
  *      └── parent of both
  *
- * Why two user namespaces: a mount copied into a mount namespace of another user namespace is locked (MNT_LOCKED,
- * fs/namespace.c: lock_mnt_tree), so in B no mask can be unmounted, moved or made writable again, not even by a command
- * with every capability of B, which root's command has. And since A owns the network, pid, ipc and uts namespaces,
- * nobody in B has a capability over them: the ruleset cannot be changed, and no new procfs can be mounted.
+ * Why two user namespaces: a mount copied into a mount namespace of another user namespace is locked
+ * (MNT_LOCKED, fs/namespace.c: lock_mnt_tree), so in B no mask can be unmounted, moved or made writable
+ * again, not even by a command with every capability of B, which root's command has. And since A owns the
+ * network, pid, ipc and uts namespaces, nobody in B has a capability over them: the ruleset cannot be
+ * changed, and no new procfs can be mounted.
  *
- * The ids are mapped to themselves, so files look as the caller sees them. For root that means the command's uid 0 is the
- * host's uid 0 to every check that compares ids instead of asking for a capability: /proc/sys, cgroups, device
- * nodes. Those are shut by mounts.
+ * The ids are mapped to themselves, so files look as the caller sees them. For root that means the command's
+ * uid 0 is the host's uid 0 to every check that compares ids instead of asking for a capability: /proc/sys,
+ * cgroups, device nodes. Those are shut by mounts.
  *
- * Killing the monitor kills everything inside: init dies with its parent (PR_SET_PDEATHSIG) and when its end of the
- * control socket closes, and a pid namespace dies with its init.
+ * Killing the monitor kills everything inside: init dies with its parent (PR_SET_PDEATHSIG) and when its end
+ * of the control socket closes, and a pid namespace dies with its init.
  *
- * Limits. Files are shared with the outside, so what the command leaves in a file that someone outside executes later
- * (a shell profile, as root a crontab) runs outside. A unix socket is not masked when it is made after the start in an
- * ordinary folder (not /run, nor a folder that held only sockets), or when its server lives in another network namespace
- * and it is neither in /run nor mounted. A service of the kernel that belongs to no namespace and is not named in these
- * files would be open.
+ * Limits. Files are shared with the outside, so what the command leaves in a file that someone outside
+ * executes later (a shell profile, as root a crontab) runs outside. A unix socket is not masked when it is
+ * made after the start in an ordinary folder (not /run, nor a folder that held only sockets), or when its
+ * server lives in another network namespace and it is neither in /run nor mounted. A service of the kernel
+ * that belongs to no namespace and is not named in these files would be open.
  */
 #pragma once
 
@@ -77,7 +78,10 @@ struct enclosure {
     int passage; /* from the builder: init's pid, then the sockets */
     int control; /* to and from init; SOCK_SEQPACKET of struct enclosure_message */
 };
-#define ENCLOSURE_NONE {.builder = -1, .init = -1, .passage = -1, .control = -1}
+#define ENCLOSURE_NONE                                          \
+    {                                                           \
+        .builder = -1, .init = -1, .passage = -1, .control = -1 \
+    }
 
 /* Fork the builder and map its ids. Both children are the caller's to reap. */
 int enclosure_start(const struct enclosure_plan *plan, struct enclosure *ret, struct error *err);

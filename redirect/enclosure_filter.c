@@ -1,19 +1,18 @@
 /*
  * The system call filter of the command: what a namespace does not shut.
  *
- *   socket, socketpair   only unix, IPv4, IPv6 and netlink, which belong to the network namespace. AF_VSOCK talks to the
- *                        hypervisor, AF_SMC and AF_RDS may use RDMA hardware, AF_ALG, AF_BLUETOOTH … are attack surface.
- *                        IPPROTO_SMC is AF_SMC by another name (kernel 6.11).
- *   io_uring_*           would make sockets without passing here
- *   ioctl                TIOCSTI and TIOCLINUX (paste) put words into the mouth of the shell that owns the terminal
- *   keyctl, add_key,     key types with an upcall (dns_resolver!) run /sbin/request-key outside, in the host's namespaces;
- *   request_key          keyrings are per user, not per namespace
- *   bpf                  opens objects pinned outside
- *   open_by_handle_at    opens files by handle, past mounts
- *   another ABI          i386 and x32 calls have other numbers: killed, as the filter could not read them
+ *   socket, socketpair   only unix, IPv4, IPv6 and netlink, which belong to the network namespace. AF_VSOCK
+ * talks to the hypervisor, AF_SMC and AF_RDS may use RDMA hardware, AF_ALG, AF_BLUETOOTH … are attack
+ * surface. IPPROTO_SMC is AF_SMC by another name (kernel 6.11). io_uring_*           would make sockets
+ * without passing here ioctl                TIOCSTI and TIOCLINUX (paste) put words into the mouth of the
+ * shell that owns the terminal keyctl, add_key,     key types with an upcall (dns_resolver!) run
+ * /sbin/request-key outside, in the host's namespaces; request_key          keyrings are per user, not per
+ * namespace bpf                  opens objects pinned outside open_by_handle_at    opens files by handle,
+ * past mounts another ABI          i386 and x32 calls have other numbers: killed, as the filter could not
+ * read them
  *
- * Written as classic BPF rather than through libseccomp: the domain of socket(2) and the request of ioctl(2) are 32-bit
- * for the kernel, libseccomp compares 64 bits, and a set bit in the upper half would pass by.
+ * Written as classic BPF rather than through libseccomp: the domain of socket(2) and the request of ioctl(2)
+ * are 32-bit for the kernel, libseccomp compares 64 bits, and a set bit in the upper half would pass by.
  */
 #include "redirect/enclosure_internal.h"
 
@@ -35,7 +34,8 @@
 #elif defined(__riscv) && __riscv_xlen == 64
 #define FILTER_ARCH AUDIT_ARCH_RISCV64
 #else
-#error "the system call filter does not know this architecture: add its AUDIT_ARCH_… and check that socketcall(2) is absent"
+#error \
+    "the system call filter does not know this architecture: add its AUDIT_ARCH_… and check that socketcall(2) is absent"
 #endif
 
 #ifndef IPPROTO_SMC
@@ -107,10 +107,13 @@ static const struct sock_filter program[] = {
 
 int enclosure_filter(struct error *err)
 {
-    const struct sock_fprog code = {.len = sizeof(program) / sizeof(*program), .filter = (struct sock_filter *)program};
+    const struct sock_fprog code = {.len = sizeof(program) / sizeof(*program),
+                                    .filter = (struct sock_filter *)program};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_errno(err, errno, "cannot set no_new_privs");
     if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &code) < 0)
-        return error_errno(err, errno, "cannot install the system call filter (does the kernel have CONFIG_SECCOMP_FILTER?)");
+        return error_errno(
+            err, errno,
+            "cannot install the system call filter (does the kernel have CONFIG_SECCOMP_FILTER?)");
     return 0;
 }

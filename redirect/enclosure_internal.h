@@ -1,6 +1,7 @@
 /*
- * What the files of the enclosure share. Everything here runs in the builder, in init or in the command's process before
- * it is executed, single-threaded, and may leave its process in any state when it fails: the process then ends.
+ * What the files of the enclosure share. Everything here runs in the builder, in init or in the command's
+ * process before it is executed, single-threaded, and may leave its process in any state when it fails: the
+ * process then ends.
  */
 #pragma once
 
@@ -37,18 +38,21 @@ int mount_table_read(struct mount_table *ret, struct error *err);
 struct stage {
     int root; /* O_PATH */
 };
-/* Bind stage `name` ("empty": a read-only folder; "inert": a file of nothing; others writable) over `target`. */
+/* Bind stage `name` ("empty": a read-only folder; "inert": a file of nothing; others writable) over `target`.
+ */
 int stage_cover(const struct stage *stage, const char *name, const char *target, struct error *err);
 
-/* enclosure_mounts.c: the whole file system of the enclosure except /proc, then /proc. `unix_table` is the caller's
- * /proc/net/unix, `folders` what enclosure_working_folders() made of it. */
+/* enclosure_mounts.c: the whole file system of the enclosure except /proc, then /proc. `unix_table` is the
+ * caller's /proc/net/unix, `folders` what enclosure_working_folders() made of it. */
 int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, const struct paths *folders,
                     struct error *err);
 
 /* enclosure_sockets.c: unix sockets that would act for the command outside. */
-int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
-                           const char *unix_table, const struct paths *folders, struct error *err);
-/* The working folders of the processes in /proc, in case the table has sockets with relative paths. 0 or -ENOMEM. */
+int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *mounts,
+                           const struct paths *keep, const char *unix_table, const struct paths *folders,
+                           struct error *err);
+/* The working folders of the processes in /proc, in case the table has sockets with relative paths. 0 or
+ * -ENOMEM. */
 int enclosure_working_folders(const char *unix_table, struct paths *ret);
 /* Variables that name sockets which are not there any more. */
 int enclosure_environment(const struct paths *keep);

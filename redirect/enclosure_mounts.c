@@ -1,25 +1,23 @@
 /*
  * The file system of the enclosure: the caller's, minus the doors.
  *
- *   /proc       a fresh one for the pid namespace, everything in it but the processes read-only: as root, a write to
- *               /proc/sys/kernel/core_pattern or modprobe would have the kernel run a program outside
- *   other proc  mounts of procfs elsewhere (chroots) show the outer processes: covered
- *   /sys …      file systems that configure the kernel: read-only (uevent_helper, cgroup v1's release_agent, binfmt_misc
- *               run programs outside, too), or covered where opening a file is already enough (bpf, tracefs, binder, …)
- *   /run        rebuilt, default-deny: it is where daemons keep their sockets, and a socket made later (a daemon that
- *               restarts) must not appear either. Masking single files there would not do: when a daemon removes its
- *               socket, the kernel takes our mount off with it (fs/namei.c: detach_mounts)
- *   /dev        rebuilt, default-deny: of the devices, those that act on this machine's computing and not on its network
- *               or its consoles. RDMA verbs, modems, virtio ports, vsock and uinput are exits; block devices hold
- *               the files of everybody. Its own devpts and /dev/shm
- *   elsewhere   devices do not open (nodev)
- *   resolv.conf names the gateway
+ *   /proc       a fresh one for the pid namespace, everything in it but the processes read-only: as root, a
+ * write to /proc/sys/kernel/core_pattern or modprobe would have the kernel run a program outside other proc
+ * mounts of procfs elsewhere (chroots) show the outer processes: covered /sys …      file systems that
+ * configure the kernel: read-only (uevent_helper, cgroup v1's release_agent, binfmt_misc run programs
+ * outside, too), or covered where opening a file is already enough (bpf, tracefs, binder, …) /run rebuilt,
+ * default-deny: it is where daemons keep their sockets, and a socket made later (a daemon that restarts) must
+ * not appear either. Masking single files there would not do: when a daemon removes its socket, the kernel
+ * takes our mount off with it (fs/namei.c: detach_mounts) /dev        rebuilt, default-deny: of the devices,
+ * those that act on this machine's computing and not on its network or its consoles. RDMA verbs, modems,
+ * virtio ports, vsock and uinput are exits; block devices hold the files of everybody. Its own devpts and
+ * /dev/shm elsewhere   devices do not open (nodev) resolv.conf names the gateway
  *
- * A new mount of procfs or sysfs from inside, in whatever user namespace, is refused by the kernel because the mounts that
- * it can see are partly covered by locked mounts (fs/namespace.c: mount_too_revealing).
+ * A new mount of procfs or sysfs from inside, in whatever user namespace, is refused by the kernel because
+ * the mounts that it can see are partly covered by locked mounts (fs/namespace.c: mount_too_revealing).
  *
- * Order matters. The stage, a tmpfs that all covers come from, lies over the outer /proc, and the fresh /proc over the
- * stage, so neither can be reached.
+ * Order matters. The stage, a tmpfs that all covers come from, lies over the outer /proc, and the fresh /proc
+ * over the stage, so neither can be reached.
  */
 #include "redirect/enclosure_internal.h"
 
@@ -43,20 +41,23 @@
 #define SAFE_FLAGS (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
 /* Entries of /run that hold files for everybody, no sockets of daemons; NixOS has its programs there. */
-static const char *const run_folders[] = {"lock",     "secrets",        "media",          "mount",
-                                          "wrappers", "opengl-driver*", "current-system", "booted-system", NULL};
+static const char *const run_folders[] = {"lock",           "secrets",       "media",
+                                          "mount",          "wrappers",      "opengl-driver*",
+                                          "current-system", "booted-system", NULL};
 /* /run/udev itself holds udevd's control socket. */
 static const char *const run_subfolders[] = {"udev/data", "udev/tags", NULL};
 /* Computing devices. Symbolic links of /dev and pts, shm, mqueue are made anew. */
-static const char *const device_names[] = {"null", "zero", "full", "random", "urandom", "tty", "kvm", "fuse", "net", "dri",
-                                           "kfd", "accel", "nvidia*", "dma_heap", "udmabuf", "hugepages", "snd", "video*",
-                                           "ntsync", "hwrng", "neuron*", "apex_*", "habanalabs*", "sgx_*", "userfaultfd",
-                                           NULL};
+static const char *const device_names[] = {
+    "null",   "zero",  "full",    "random",  "urandom",     "tty",     "kvm",         "fuse", "net",
+    "dri",    "kfd",   "accel",   "nvidia*", "dma_heap",    "udmabuf", "hugepages",   "snd",  "video*",
+    "ntsync", "hwrng", "neuron*", "apex_*",  "habanalabs*", "sgx_*",   "userfaultfd", NULL};
 
-static const char *const read_only_types[] = {"sysfs", "cgroup", "cgroup2", "securityfs", "efivarfs", "pstore",
-                                              "fusectl", "binfmt_misc", "selinuxfs", "smackfs", "resctrl", "dlmfs", NULL};
-static const char *const covered_types[] = {"proc", "bpf", "debugfs", "tracefs", "configfs", "rpc_pipefs", "nfsd",
-                                            "nsfs", "mqueue", "binder", "xenfs", "functionfs", "devtmpfs", NULL};
+static const char *const read_only_types[] = {"sysfs",   "cgroup",  "cgroup2",     "securityfs", "efivarfs",
+                                              "pstore",  "fusectl", "binfmt_misc", "selinuxfs",  "smackfs",
+                                              "resctrl", "dlmfs",   NULL};
+static const char *const covered_types[] = {"proc",       "bpf",        "debugfs",  "tracefs", "configfs",
+                                            "rpc_pipefs", "nfsd",       "nsfs",     "mqueue",  "binder",
+                                            "xenfs",      "functionfs", "devtmpfs", NULL};
 
 static bool is_one_of(const char *name, const char *const *patterns)
 {
@@ -72,7 +73,8 @@ static bool is_out_of_reach(int code)
     return code == ENOENT || code == EACCES || code == ENOTDIR || code == ELOOP;
 }
 
-static int set_attributes(int folder, const char *path, unsigned flags, uint64_t set, uint64_t clear, struct error *err)
+static int set_attributes(int folder, const char *path, unsigned flags, uint64_t set, uint64_t clear,
+                          struct error *err)
 {
     struct mount_attr attributes = {.attr_set = set, .attr_clr = clear};
     if (mount_setattr(folder, path, flags, &attributes, sizeof(attributes)) < 0)
@@ -105,7 +107,8 @@ static int cover(const struct stage *stage, const char *path, struct error *err)
     return stage_cover(stage, S_ISDIR(status.st_mode) ? "empty" : "inert", path, err);
 }
 
-/* --- the stage --------------------------------------------------------------------------------------------------- */
+/* --- the stage
+ * --------------------------------------------------------------------------------------------------- */
 
 static int make_folder(int at, const char *name, mode_t mode, struct error *err)
 {
@@ -130,8 +133,8 @@ static int make_read_only(const struct stage *stage, const char *name, struct er
     return failed ? failed : set_attributes(stage->root, name, 0, MOUNT_ATTR_RDONLY | SAFE_FLAGS, 0, err);
 }
 
-#define RESOLV_CONF                                                                                                     \
-    "# written by sallyport: the gateway answers whatever server is asked\n"                                           \
+#define RESOLV_CONF                                                          \
+    "# written by sallyport: the gateway answers whatever server is asked\n" \
     "nameserver " SEALED_RESOLVER4 "\nnameserver " SEALED_RESOLVER6 "\noptions edns0\n"
 
 static int stage_open(struct stage *ret, struct error *err)
@@ -142,8 +145,10 @@ static int stage_open(struct stage *ret, struct error *err)
     int failed;
     if (stage.root < 0)
         return error_errno(err, errno, "cannot open the stage");
-    if ((failed = make_folder(stage.root, "empty", 0555, err)) || (failed = make_folder(stage.root, "run", 0755, err)) ||
-        (failed = make_folder(stage.root, "dev", 0755, err)) || (failed = make_folder(stage.root, "shm", 01777, err)) ||
+    if ((failed = make_folder(stage.root, "empty", 0555, err)) ||
+        (failed = make_folder(stage.root, "run", 0755, err)) ||
+        (failed = make_folder(stage.root, "dev", 0755, err)) ||
+        (failed = make_folder(stage.root, "shm", 01777, err)) ||
         (failed = make_folder(stage.root, "user", 0700, err)) ||
         (failed = make_file(stage.root, "inert", 0444, NULL, err)) ||
         (failed = make_file(stage.root, "resolv.conf", 0644, RESOLV_CONF, err)) ||
@@ -153,7 +158,8 @@ static int stage_open(struct stage *ret, struct error *err)
     return 0;
 }
 
-/* --- /run and /dev, rebuilt -------------------------------------------------------------------------------------- */
+/* --- /run and /dev, rebuilt
+ * -------------------------------------------------------------------------------------- */
 
 /* A folder that is being rebuilt: what it was, and the empty one that lies over it now. */
 struct rebuild {
@@ -184,14 +190,16 @@ static void rebuild_end(struct rebuild *rebuild)
     fd_close(&rebuild->new);
 }
 
-/* The old entry `name` (a path relative to the rebuilt folder) appears in the new one; folders on the way are made. */
+/* The old entry `name` (a path relative to the rebuilt folder) appears in the new one; folders on the way are
+ * made. */
 static int rebuild_keep(const struct rebuild *rebuild, const char *name, struct error *err)
 {
     struct stat status, there;
     char path[PATH_MAX];
     int failed;
     if (fstatat(rebuild->old, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
-        return is_out_of_reach(errno) ? 0 : error_errno(err, errno, "cannot look at %s/%s", rebuild->path, name);
+        return is_out_of_reach(errno) ? 0
+                                      : error_errno(err, errno, "cannot look at %s/%s", rebuild->path, name);
     if ((size_t)snprintf(path, sizeof(path), "%s", name) >= sizeof(path))
         return error_set(err, ENAMETOOLONG, "%s/%s: too long a path", rebuild->path, name);
     if (fstatat(rebuild->new, name, &there, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(there.st_mode))
@@ -237,7 +245,8 @@ static bool keeps_run_entry(const struct rebuild *run, const char *name)
     struct stat status;
     if (fstatat(run->old, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
         return false;
-    return S_ISREG(status.st_mode) || S_ISLNK(status.st_mode) || (S_ISDIR(status.st_mode) && is_one_of(name, run_folders));
+    return S_ISREG(status.st_mode) || S_ISLNK(status.st_mode) ||
+           (S_ISDIR(status.st_mode) && is_one_of(name, run_folders));
 }
 
 static bool keeps_device(const struct rebuild *dev, const char *name)
@@ -248,8 +257,8 @@ static bool keeps_device(const struct rebuild *dev, const char *name)
     return S_ISCHR(status.st_mode) || S_ISDIR(status.st_mode);
 }
 
-static int rebuild_keep_entries(const struct rebuild *rebuild, bool (*keeps)(const struct rebuild *, const char *),
-                                struct error *err)
+static int rebuild_keep_entries(const struct rebuild *rebuild,
+                                bool (*keeps)(const struct rebuild *, const char *), struct error *err)
 {
     int fd = openat(rebuild->old, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), failed = 0;
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
@@ -271,7 +280,8 @@ static int make_user_folder(const struct rebuild *run, struct error *err)
     return failed ? failed : make_folder(run->new, name, 0700, err);
 }
 
-static int rebuild_run(const struct stage *stage, const char *path, const struct paths *keep, struct error *err)
+static int rebuild_run(const struct stage *stage, const char *path, const struct paths *keep,
+                       struct error *err)
 {
     struct rebuild run;
     struct stat status;
@@ -280,7 +290,8 @@ static int rebuild_run(const struct stage *stage, const char *path, const struct
         return 0;
     if ((failed = rebuild_begin(stage, path, "run", &run, err)))
         return failed;
-    if (!(failed = make_user_folder(&run, err)) && !(failed = rebuild_keep_entries(&run, keeps_run_entry, err)))
+    if (!(failed = make_user_folder(&run, err)) &&
+        !(failed = rebuild_keep_entries(&run, keeps_run_entry, err)))
         failed = rebuild_keep_named(&run, keep, err);
     for (const char *const *name = run_subfolders; *name && !failed; name++)
         failed = rebuild_keep(&run, *name, err);
@@ -288,16 +299,18 @@ static int rebuild_run(const struct stage *stage, const char *path, const struct
     return failed;
 }
 
-/* Terminals of its own: those of others cannot be read or written. The caller's terminal appears as /dev/console, where
- * ttyname(3) finds it. */
+/* Terminals of its own: those of others cannot be read or written. The caller's terminal appears as
+ * /dev/console, where ttyname(3) finds it. */
 static int mount_terminals(const struct rebuild *dev, const char *terminal, struct error *err)
 {
     int failed;
     if ((failed = make_folder(dev->new, "pts", 0755, err)))
         return failed;
     struct stat tty;
-    bool has_tty_group = fstatat(dev->old, "tty", &tty, 0) == 0 && tty.st_gid == TTY_GROUP; /* is it mapped? */
-    const char *options = has_tty_group ? "newinstance,ptmxmode=0666,mode=0620,gid=5" : "newinstance,ptmxmode=0666,mode=0600";
+    bool has_tty_group =
+        fstatat(dev->old, "tty", &tty, 0) == 0 && tty.st_gid == TTY_GROUP; /* is it mapped? */
+    const char *options =
+        has_tty_group ? "newinstance,ptmxmode=0666,mode=0620,gid=5" : "newinstance,ptmxmode=0666,mode=0600";
     if (mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, options) < 0)
         return error_errno(err, errno, "cannot mount new terminals at /dev/pts");
     if (!terminal)
@@ -314,8 +327,10 @@ static int mount_terminals(const struct rebuild *dev, const char *terminal, stru
 
 static int make_device_links(const struct rebuild *dev, struct error *err)
 {
-    static const char *const links[][2] = {{"pts/ptmx", "ptmx"},         {"/proc/self/fd", "fd"},
-                                           {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
+    static const char *const links[][2] = {{"pts/ptmx", "ptmx"},
+                                           {"/proc/self/fd", "fd"},
+                                           {"/proc/self/fd/0", "stdin"},
+                                           {"/proc/self/fd/1", "stdout"},
                                            {"/proc/self/fd/2", "stderr"}};
     for (size_t i = 0; i < sizeof(links) / sizeof(*links); i++)
         if (symlinkat(links[i][0], dev->new, links[i][1]) < 0)
@@ -327,12 +342,14 @@ static int make_device_links(const struct rebuild *dev, struct error *err)
 static int mount_queues(const struct rebuild *dev, struct error *err)
 {
     int failed = make_folder(dev->new, "mqueue", 0755, err);
-    if (!failed && mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 && errno != ENODEV)
+    if (!failed && mount("mqueue", "/dev/mqueue", "mqueue", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 &&
+        errno != ENODEV)
         return error_errno(err, errno, "cannot mount /dev/mqueue");
     return failed;
 }
 
-static int rebuild_dev(const struct stage *stage, const struct paths *keep, const char *terminal, struct error *err)
+static int rebuild_dev(const struct stage *stage, const struct paths *keep, const char *terminal,
+                       struct error *err)
 {
     struct rebuild dev;
     int failed;
@@ -340,26 +357,29 @@ static int rebuild_dev(const struct stage *stage, const struct paths *keep, cons
         return 0;
     if ((failed = rebuild_begin(stage, "/dev", "dev", &dev, err)))
         return failed;
-    if (!(failed = rebuild_keep_entries(&dev, keeps_device, err)) && !(failed = make_device_links(&dev, err)) &&
-        !(failed = mount_terminals(&dev, terminal, err)) && !(failed = mount_queues(&dev, err)) &&
-        !(failed = make_folder(dev.new, "shm", 01777, err)) && !(failed = stage_cover(stage, "shm", "/dev/shm", err)))
+    if (!(failed = rebuild_keep_entries(&dev, keeps_device, err)) &&
+        !(failed = make_device_links(&dev, err)) && !(failed = mount_terminals(&dev, terminal, err)) &&
+        !(failed = mount_queues(&dev, err)) && !(failed = make_folder(dev.new, "shm", 01777, err)) &&
+        !(failed = stage_cover(stage, "shm", "/dev/shm", err)))
         failed = rebuild_keep_named(&dev, keep, err);
     rebuild_end(&dev);
     return failed;
 }
 
-/* --- the rest ---------------------------------------------------------------------------------------------------- */
+/* --- the rest
+ * ---------------------------------------------------------------------------------------------------- */
 
 static bool has_submounts(const struct mount_table *mounts, const struct mount_entry *entry)
 {
     for (size_t i = 0; i < mounts->count; i++)
-        if (strcmp(mounts->entries[i].point, entry->point) && path_is_within(mounts->entries[i].point, entry->point))
+        if (strcmp(mounts->entries[i].point, entry->point) &&
+            path_is_within(mounts->entries[i].point, entry->point))
             return true;
     return false;
 }
 
-/* An automounter runs outside and looks up what it is asked for ("/net/HOST"). With something mounted below, it is the
- * user's home or the like, and stays. */
+/* An automounter runs outside and looks up what it is asked for ("/net/HOST"). With something mounted below,
+ * it is the user's home or the like, and stays. */
 static bool is_idle_automount(const struct mount_table *mounts, const struct mount_entry *entry)
 {
     return !strcmp(entry->type, "autofs") && !has_submounts(mounts, entry);
@@ -384,8 +404,8 @@ static int forbid_devices(const struct mount_table *mounts, struct error *err)
     return failed;
 }
 
-static int restrict_kernel_mounts(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
-                                  struct error *err)
+static int restrict_kernel_mounts(const struct stage *stage, const struct mount_table *mounts,
+                                  const struct paths *keep, struct error *err)
 {
     for (size_t i = 0; i < mounts->count; i++) {
         const struct mount_entry *entry = &mounts->entries[i];
@@ -418,7 +438,8 @@ static int cover_sysfs_partly(const struct mount_table *mounts, struct error *er
     return 0;
 }
 
-/* Where /etc/resolv.conf leads may have been rebuilt (systemd's stub lies in /run): then the file is made there. */
+/* Where /etc/resolv.conf leads may have been rebuilt (systemd's stub lies in /run): then the file is made
+ * there. */
 static int replace_resolv_conf(const struct stage *stage, const char *target, struct error *err)
 {
     struct stat status;
@@ -459,13 +480,15 @@ static int restrict_proc(struct error *err)
     for (struct dirent *entry; !failed && (entry = readdir(folder));) {
         struct stat status;
         if (entry->d_name[0] == '.' || (entry->d_name[0] >= '0' && entry->d_name[0] <= '9') ||
-            entry->d_type == DT_LNK || fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+            entry->d_type == DT_LNK ||
+            fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
             !(S_ISDIR(status.st_mode) || (status.st_mode & 0222)))
             continue;
         failed = bind_tree(dirfd(folder), entry->d_name, dirfd(folder), entry->d_name, err);
     }
     closedir(folder);
-    if (!failed && !(failed = set_attributes(AT_FDCWD, "/proc", AT_RECURSIVE, MOUNT_ATTR_RDONLY | SAFE_FLAGS, 0, err)))
+    if (!failed &&
+        !(failed = set_attributes(AT_FDCWD, "/proc", AT_RECURSIVE, MOUNT_ATTR_RDONLY | SAFE_FLAGS, 0, err)))
         failed = set_attributes(AT_FDCWD, "/proc", 0, 0, MOUNT_ATTR_RDONLY, err);
     return failed;
 }
@@ -473,9 +496,10 @@ static int restrict_proc(struct error *err)
 static int mount_proc(struct error *err)
 {
     if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0) {
-        const char *hint = errno == EPERM ? " (inside another sallyport exec, or in a container that masks parts of /proc; "
-                                            "for Docker: --security-opt systempaths=unconfined)"
-                                          : "";
+        const char *hint =
+            errno == EPERM ? " (inside another sallyport exec, or in a container that masks parts of /proc; "
+                             "for Docker: --security-opt systempaths=unconfined)"
+                           : "";
         return error_set(err, errno, "cannot mount a new /proc: %s%s", strerror(errno), hint);
     }
     return restrict_proc(err);
@@ -508,13 +532,29 @@ static const char *find_resolv_conf(char path[PATH_MAX])
     return path[0] == '/' && !strstr(path, "/../") ? path : NULL;
 }
 
+/* What is looked up by path before the paths lead elsewhere. */
+struct places {
+    char resolver[PATH_MAX], read_only[PATH_MAX], terminal[PATH_MAX];
+    const char *resolver_at, *read_only_at, *terminal_at; /* the above, or NULL */
+};
+
+static void find_places(const struct enclosure_plan *plan, struct places *ret)
+{
+    *ret = (struct places){0};
+    ret->resolver_at = find_resolv_conf(ret->resolver);
+    ret->read_only_at = plan->read_only_file ? realpath(plan->read_only_file, ret->read_only) : NULL;
+    for (int fd = 0; fd < 3 && !ret->terminal_at; fd++)
+        if (ttyname_r(fd, ret->terminal, sizeof(ret->terminal)) == 0)
+            ret->terminal_at = ret->terminal;
+}
+
 int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, const struct paths *folders,
                     struct error *err)
 {
     struct mount_table mounts;
     struct paths keep = {0};
     struct stage stage;
-    char resolver[PATH_MAX], terminal[PATH_MAX], read_only[PATH_MAX];
+    struct places places;
     int failed;
     mode_t umask_before = umask(0);
 
@@ -522,23 +562,18 @@ int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, c
         return error_errno(err, errno, "cannot make a mount namespace");
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return error_errno(err, errno, "cannot make the mounts private");
-    if (resolve_keep(plan, &keep) < 0)
-        return error_errno(err, ENOMEM, "cannot remember what to keep");
-    const char *resolver_at = find_resolv_conf(resolver);
-    const char *read_only_at = plan->read_only_file ? realpath(plan->read_only_file, read_only) : NULL;
-    const char *terminal_at = NULL;
-    for (int fd = 0; fd < 3 && !terminal_at; fd++)
-        terminal_at = ttyname_r(fd, terminal, sizeof(terminal)) == 0 ? terminal : NULL;
-
+    if (resolve_keep(plan, &keep) < 0 || enclosure_environment(&keep) < 0)
+        return error_errno(err, ENOMEM, "cannot prepare the enclosure");
+    find_places(plan, &places);
     if ((failed = mount_table_read(&mounts, err)) || (failed = forbid_devices(&mounts, err)) ||
-        (failed = stage_open(&stage, err)) || (failed = restrict_kernel_mounts(&stage, &mounts, &keep, err)) ||
+        (failed = stage_open(&stage, err)) ||
+        (failed = restrict_kernel_mounts(&stage, &mounts, &keep, err)) ||
         (failed = cover_sysfs_partly(&mounts, err)) || (failed = rebuild_run(&stage, "/run", &keep, err)) ||
         (failed = rebuild_run(&stage, "/var/run", &keep, err)) ||
-        (failed = rebuild_dev(&stage, &keep, terminal_at, err)) ||
+        (failed = rebuild_dev(&stage, &keep, places.terminal_at, err)) ||
         (failed = enclosure_mask_sockets(&stage, &mounts, &keep, unix_table, folders, err)) ||
-        (failed = replace_resolv_conf(&stage, resolver_at, err)) || (failed = protect_file(read_only_at, err)) ||
-        (failed = enclosure_environment(&keep) < 0 ? error_errno(err, ENOMEM, "cannot change the environment") : 0) ||
-        (failed = mount_proc(err)))
+        (failed = replace_resolv_conf(&stage, places.resolver_at, err)) ||
+        (failed = protect_file(places.read_only_at, err)) || (failed = mount_proc(err)))
         return failed;
     close(stage.root);
     umask(umask_before);

@@ -1,14 +1,15 @@
 /*
- * Unix sockets outside /run that would act for the command outside: docker, tmux, ssh and gpg agents, X11, D-Bus, ….
- * A socket with a path belongs to the file system, not to the network namespace, so whoever sees it can connect to it.
+ * Unix sockets outside /run that would act for the command outside: docker, tmux, ssh and gpg agents, X11,
+ * D-Bus, …. A socket with a path belongs to the file system, not to the network namespace, so whoever sees it
+ * can connect to it.
  *
- *   by name     folders that programs are known to keep sockets in: the whole folder is covered, so that a socket made
- *               later is covered, too
- *   by listing  every socket with a path in the caller's /proc/net/unix, wherever another mount of the same file system
- *               shows it. A folder that holds nothing but sockets is covered as a whole; else the one file
+ *   by name     folders that programs are known to keep sockets in: the whole folder is covered, so that a
+ * socket made later is covered, too by listing  every socket with a path in the caller's /proc/net/unix,
+ * wherever another mount of the same file system shows it. A folder that holds nothing but sockets is covered
+ * as a whole; else the one file
  *
- *   by mount    a socket that is itself a mount point, as a container engine hands in docker.sock, and what lies in a
- *               tmpfs that somebody mounted (the host's /run in a container): their servers live in other network
+ *   by mount    a socket that is itself a mount point, as a container engine hands in docker.sock, and what
+ * lies in a tmpfs that somebody mounted (the host's /run in a container): their servers live in other network
  *               namespaces, so the list does not have them
  *
  * Sockets without a path (abstract ones) belong to the network namespace and are out of reach anyway.
@@ -28,12 +29,11 @@
 
 /* %h: $HOME, %u: the uid. */
 static const char *const known_folders[] = {
-    "/tmp/.X11-unix",    "/tmp/.ICE-unix",       "/tmp/tmux-%u",          "/tmp/screens",
-    "/tmp/uscreens",     "/tmp/emacs%u",         "/var/lib/lxd",          "/var/snap/lxd/common/lxd",
-    "/var/lib/incus",    "/var/spool/postfix",
-    "/mnt/wslg",         "%h/.docker/run",       "%h/.docker/desktop",    "%h/.colima",
-    "%h/.lima",          "%h/.rd",               "%h/.orbstack",          "%h/.1password",
-    "%h/.emacs.d/server",
+    "/tmp/.X11-unix",     "/tmp/.ICE-unix",     "/tmp/tmux-%u",       "/tmp/screens",
+    "/tmp/uscreens",      "/tmp/emacs%u",       "/var/lib/lxd",       "/var/snap/lxd/common/lxd",
+    "/var/lib/incus",     "/var/spool/postfix", "/mnt/wslg",          "%h/.docker/run",
+    "%h/.docker/desktop", "%h/.colima",         "%h/.lima",           "%h/.rd",
+    "%h/.orbstack",       "%h/.1password",      "%h/.emacs.d/server",
 };
 
 /* Does the path stand in the way of the command's own work? Then it is not covered as a whole. */
@@ -42,10 +42,12 @@ static bool is_in_use(const char *folder)
     char cwd[PATH_MAX];
     const char *home = getenv("HOME");
     return !strcmp(folder, "/tmp") || !strcmp(folder, "/var/tmp") || !strcmp(folder, "/") ||
-           (getcwd(cwd, sizeof(cwd)) && path_is_within(cwd, folder)) || (home && path_is_within(home, folder));
+           (getcwd(cwd, sizeof(cwd)) && path_is_within(cwd, folder)) ||
+           (home && path_is_within(home, folder));
 }
 
-/* Is something below the folder to be kept? Then the folder is not covered as a whole either, its other sockets are. */
+/* Is something below the folder to be kept? Then the folder is not covered as a whole either, its other
+ * sockets are. */
 static bool holds_kept(const struct paths *keep, const char *folder)
 {
     for (size_t i = 0; i < keep->count; i++)
@@ -54,8 +56,8 @@ static bool holds_kept(const struct paths *keep, const char *folder)
     return false;
 }
 
-static int cover_folder(const struct stage *stage, const struct paths *keep, const char *name, const char *path,
-                        struct error *err)
+static int cover_folder(const struct stage *stage, const struct paths *keep, const char *name,
+                        const char *path, struct error *err)
 {
     char resolved[PATH_MAX];
     struct stat status;
@@ -76,8 +78,8 @@ static void expand(const char *pattern, char ret[PATH_MAX])
         snprintf(ret, PATH_MAX, "%.*s%u%s", (int)(mark - pattern), pattern, (unsigned)geteuid(), mark + 2);
 }
 
-/* tmux runs commands for whoever may write to its socket, so its folder must be covered before it exists. tmux itself
- * makes it like this. */
+/* tmux runs commands for whoever may write to its socket, so its folder must be covered before it exists.
+ * tmux itself makes it like this. */
 static void make_tmux_folder(void)
 {
     char path[PATH_MAX];
@@ -100,7 +102,8 @@ static int cover_known_folders(const struct stage *stage, const struct paths *ke
         snprintf(path, sizeof(path), "%s/tmux-%u", tmux, (unsigned)geteuid());
         failed = cover_folder(stage, keep, "empty", path, err);
     }
-    if (!failed && runtime && *runtime == '/' && !path_is_within(runtime, "/run") && !path_is_within(runtime, "/var/run"))
+    if (!failed && runtime && *runtime == '/' && !path_is_within(runtime, "/run") &&
+        !path_is_within(runtime, "/var/run"))
         failed = cover_folder(stage, keep, "user", runtime, err);
     return failed;
 }
@@ -120,24 +123,28 @@ static bool holds_only_sockets(const char *path)
         seen++;
         only = fstatat(dirfd(folder), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
                (S_ISSOCK(status.st_mode) || S_ISFIFO(status.st_mode) ||
-                (S_ISREG(status.st_mode) &&
-                 (status.st_size == 0 || !fnmatch("*.pid", entry->d_name, 0) || !fnmatch("*lock", entry->d_name, 0))));
+                (S_ISREG(status.st_mode) && (status.st_size == 0 || !fnmatch("*.pid", entry->d_name, 0) ||
+                                             !fnmatch("*lock", entry->d_name, 0))));
     }
     closedir(folder);
     return only && seen < 256;
 }
 
-/* `path` as seen after /run and /dev have been rebuilt: what lay there is not visible any more, and so not a socket. */
-static int cover_socket(const struct stage *stage, const struct paths *keep, const char *path, struct error *err)
+/* `path` as seen after /run and /dev have been rebuilt: what lay there is not visible any more, and so not a
+ * socket. */
+static int cover_socket(const struct stage *stage, const struct paths *keep, const char *path,
+                        struct error *err)
 {
     char folder[PATH_MAX], socket[PATH_MAX + NAME_MAX + 2], parent[PATH_MAX];
     struct stat status;
     const char *slash = strrchr(path, '/');
-    if ((size_t)snprintf(parent, sizeof(parent), "%.*s", slash == path ? 1 : (int)(slash - path), path) >= sizeof(parent) ||
+    if ((size_t)snprintf(parent, sizeof(parent), "%.*s", slash == path ? 1 : (int)(slash - path), path) >=
+            sizeof(parent) ||
         !realpath(parent, folder))
         return 0;
     snprintf(socket, sizeof(socket), "%s/%s", folder[1] ? folder : "", slash + 1);
-    if (lstat(socket, &status) < 0 || !S_ISSOCK(status.st_mode) || paths_cover(keep, socket) || paths_cover(keep, path))
+    if (lstat(socket, &status) < 0 || !S_ISSOCK(status.st_mode) || paths_cover(keep, socket) ||
+        paths_cover(keep, path))
         return 0;
     if (!is_in_use(folder) && !holds_kept(keep, folder) && holds_only_sockets(folder))
         return stage_cover(stage, "empty", folder, err);
@@ -166,8 +173,8 @@ static const char *remainder_of(const char *path, const char *prefix)
 }
 
 /* The socket, and the same file wherever another mount of its file system shows it. */
-static int cover_everywhere(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
-                            const char *path, struct error *err)
+static int cover_everywhere(const struct stage *stage, const struct mount_table *mounts,
+                            const struct paths *keep, const char *path, struct error *err)
 {
     const struct mount_entry *home = mount_of(mounts, path);
     int failed = cover_socket(stage, keep, path, err);
@@ -187,7 +194,8 @@ static int cover_everywhere(const struct stage *stage, const struct mount_table 
     return failed;
 }
 
-/* "0000000000000000: 00000002 00000000 00010000 0001 01 21012 /run/docker.sock"; NULL for no name and for abstract ones. */
+/* "0000000000000000: 00000002 00000000 00010000 0001 01 21012 /run/docker.sock"; NULL for no name and for
+ * abstract ones. */
 static char *path_of_line(char *line)
 {
     for (unsigned field = 0; line && field < 7; field++) {
@@ -198,10 +206,11 @@ static char *path_of_line(char *line)
     return line && *line && *line != '@' ? line : NULL;
 }
 
-/* A socket bound by a relative path is listed so. Its process may still be where it was then, and only where a socket of that
- * name is can it be. */
-static int cover_relative(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
-                          const struct paths *folders, const char *name, struct error *err)
+/* A socket bound by a relative path is listed so. Its process may still be where it was then, and only where
+ * a socket of that name is can it be. */
+static int cover_relative(const struct stage *stage, const struct mount_table *mounts,
+                          const struct paths *keep, const struct paths *folders, const char *name,
+                          struct error *err)
 {
     char path[PATH_MAX];
     int failed = 0;
@@ -276,8 +285,8 @@ static bool is_foreign_tmpfs(const struct mount_entry *entry)
     return !strcmp(entry->type, "tmpfs");
 }
 
-static int cover_mounted_sockets(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
-                                 struct error *err)
+static int cover_mounted_sockets(const struct stage *stage, const struct mount_table *mounts,
+                                 const struct paths *keep, struct error *err)
 {
     unsigned entries = SCAN_ENTRIES;
     int failed = 0;
@@ -294,11 +303,13 @@ static int cover_mounted_sockets(const struct stage *stage, const struct mount_t
     return failed;
 }
 
-int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *mounts, const struct paths *keep,
-                           const char *unix_table, const struct paths *folders, struct error *err)
+int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *mounts,
+                           const struct paths *keep, const char *unix_table, const struct paths *folders,
+                           struct error *err)
 {
     char *table = strdup(unix_table), *next;
-    int failed = table ? cover_known_folders(stage, keep, err) : error_errno(err, ENOMEM, "cannot read /proc/net/unix");
+    int failed = table ? cover_known_folders(stage, keep, err)
+                       : error_errno(err, ENOMEM, "cannot read /proc/net/unix");
     for (char *line = table; !failed && line && *line; line = next) {
         next = strchrnul(line, '\n');
         if (*next)
@@ -315,16 +326,35 @@ int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *
 
 /* Each names sockets, by path or by number; the second column is where, if the variable does not say. */
 static const char *const socket_variables[][2] = {
-    {"SSH_AUTH_SOCK", NULL},           {"SSH_AGENT_PID", NULL},         {"GPG_AGENT_INFO", NULL},
-    {"DBUS_SESSION_BUS_ADDRESS", NULL}, {"DBUS_SYSTEM_BUS_ADDRESS", NULL}, {"DBUS_STARTER_ADDRESS", NULL},
-    {"DOCKER_HOST", NULL},             {"CONTAINER_HOST", NULL},        {"CONTAINERD_ADDRESS", NULL},
-    {"BUILDKIT_HOST", NULL},           {"DISPLAY", "/tmp/.X11-unix"},   {"WAYLAND_DISPLAY", "/run/user"},
-    {"WAYLAND_SOCKET", NULL},          {"PULSE_SERVER", NULL},          {"PIPEWIRE_REMOTE", NULL},
-    {"SESSION_MANAGER", "/tmp/.ICE-unix"}, {"GNOME_KEYRING_CONTROL", NULL}, {"TMUX", NULL},
-    {"TMUX_PANE", NULL},               {"STY", "/run/screen"},          {"NOTIFY_SOCKET", NULL},
-    {"LISTEN_FDS", NULL},              {"LISTEN_PID", NULL},            {"LISTEN_FDNAMES", NULL},
-    {"JOURNAL_STREAM", NULL},          {"VSCODE_IPC_HOOK_CLI", NULL},   {"VSCODE_GIT_IPC_HANDLE", NULL},
-    {"WSL_INTEROP", NULL},             {"EMACS_SERVER_FILE", NULL},
+    {"SSH_AUTH_SOCK", NULL},
+    {"SSH_AGENT_PID", NULL},
+    {"GPG_AGENT_INFO", NULL},
+    {"DBUS_SESSION_BUS_ADDRESS", NULL},
+    {"DBUS_SYSTEM_BUS_ADDRESS", NULL},
+    {"DBUS_STARTER_ADDRESS", NULL},
+    {"DOCKER_HOST", NULL},
+    {"CONTAINER_HOST", NULL},
+    {"CONTAINERD_ADDRESS", NULL},
+    {"BUILDKIT_HOST", NULL},
+    {"DISPLAY", "/tmp/.X11-unix"},
+    {"WAYLAND_DISPLAY", "/run/user"},
+    {"WAYLAND_SOCKET", NULL},
+    {"PULSE_SERVER", NULL},
+    {"PIPEWIRE_REMOTE", NULL},
+    {"SESSION_MANAGER", "/tmp/.ICE-unix"},
+    {"GNOME_KEYRING_CONTROL", NULL},
+    {"TMUX", NULL},
+    {"TMUX_PANE", NULL},
+    {"STY", "/run/screen"},
+    {"NOTIFY_SOCKET", NULL},
+    {"LISTEN_FDS", NULL},
+    {"LISTEN_PID", NULL},
+    {"LISTEN_FDNAMES", NULL},
+    {"JOURNAL_STREAM", NULL},
+    {"VSCODE_IPC_HOOK_CLI", NULL},
+    {"VSCODE_GIT_IPC_HANDLE", NULL},
+    {"WSL_INTEROP", NULL},
+    {"EMACS_SERVER_FILE", NULL},
 };
 
 static bool names_kept_socket(const struct paths *keep, const char *value, const char *where)

@@ -1,16 +1,18 @@
 /*
- * The foreground monitor of `sallyport exec`: starts the worker and the enclosure side by side, brings them together,
- * passes on signals and the terminal, starts a dead worker anew with the same sockets, and ends with the command.
+ * The foreground monitor of `sallyport exec`: starts the worker and the enclosure side by side, brings them
+ * together, passes on signals and the terminal, starts a dead worker anew with the same sockets, and ends
+ * with the command.
  *
- * Signals. All are blocked and read from a signalfd. What a person or a program sends goes to the command, what the terminal
- * sends (to our process group, when it is the foreground one) goes to the command's whole group, as the terminal would
- * have done.
+ * Signals. All are blocked and read from a signalfd. What a person or a program sends goes to the command,
+ * what the terminal sends (to our process group, when it is the foreground one) goes to the command's whole
+ * group, as the terminal would have done.
  *
- * The terminal. The command has a process group of its own: a kill(0, …) from inside must not reach ours. Started at an
- * interactive prompt (our group has the foreground, input and output are the terminal) the command's group gets the
- * foreground at once. In a pipeline it gets it when it stops for wanting it (SIGTTIN, SIGTTOU), so that
- * `sallyport exec … | less` leaves the terminal to less. When the command stops for another reason we stop, too, with our
- * own group, for the shell to see; when the shell continues us, the foreground goes back to the group that had it.
+ * The terminal. The command has a process group of its own: a kill(0, …) from inside must not reach ours.
+ * Started at an interactive prompt (our group has the foreground, input and output are the terminal) the
+ * command's group gets the foreground at once. In a pipeline it gets it when it stops for wanting it
+ * (SIGTTIN, SIGTTOU), so that `sallyport exec … | less` leaves the terminal to less. When the command stops
+ * for another reason we stop, too, with our own group, for the shell to see; when the shell continues us, the
+ * foreground goes back to the group that had it.
  */
 #include "redirect/monitor.h"
 
@@ -50,7 +52,8 @@ struct monitor {
     int exec_errno;
 };
 
-/* --- the audit file ---------------------------------------------------------------------------------------------- */
+/* --- the audit file
+ * ---------------------------------------------------------------------------------------------- */
 
 static void reopen_audit(struct monitor *monitor)
 {
@@ -68,12 +71,13 @@ static void reopen_audit(struct monitor *monitor)
         channel_send_audit(monitor->worker.channel, fd);
 }
 
-/* --- the worker -------------------------------------------------------------------------------------------------- */
+/* --- the worker
+ * -------------------------------------------------------------------------------------------------- */
 
 static int start_worker(struct monitor *monitor, struct error *err)
 {
-    return worker_process_start(&monitor->worker, monitor->options->worker, monitor->options->worker_arg, monitor->audit,
-                                &monitor->mask_before, err);
+    return worker_process_start(&monitor->worker, monitor->options->worker, monitor->options->worker_arg,
+                                monitor->audit, &monitor->mask_before, err);
 }
 
 static int hand_over(struct monitor *monitor)
@@ -81,10 +85,12 @@ static int hand_over(struct monitor *monitor)
     const char *policy = acl_policy_name(monitor->options->policy);
     char id[32];
     snprintf(id, sizeof(id), "exec-%d", (int)getpid());
-    return channel_send_capture(monitor->worker.channel, id, monitor->options->argv[0], policy, &monitor->sockets);
+    return channel_send_capture(monitor->worker.channel, id, monitor->options->argv[0], policy,
+                                &monitor->sockets);
 }
 
-/* Wait for something to read, while the command does not run yet. A person who presses Ctrl-C now means us. */
+/* Wait for something to read, while the command does not run yet. A person who presses Ctrl-C now means us.
+ */
 static int await_input(struct monitor *monitor, int fd, const char *what, struct error *err)
 {
     uint64_t until = monotonic_ms() + WORKER_READY_WAIT_MS;
@@ -100,7 +106,8 @@ static int await_input(struct monitor *monitor, int fd, const char *what, struct
         if (got > 0 && polled[0].revents)
             return 0;
         if (got > 0 && read(monitor->signals, &info, sizeof(info)) == sizeof(info) &&
-            (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP || info.ssi_signo == SIGQUIT))
+            (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP ||
+             info.ssi_signo == SIGQUIT))
             return error_set(err, EINTR, "interrupted while %s got ready", what);
     }
 }
@@ -112,7 +119,8 @@ static int await_ready(struct monitor *monitor, struct error *err)
     int unused = -1, failed = await_input(monitor, monitor->worker.channel, "the worker", err);
     if (failed)
         return failed;
-    if (channel_receive(monitor->worker.channel, &message, &none, &unused) == 1 && message.type == CHANNEL_READY)
+    if (channel_receive(monitor->worker.channel, &message, &none, &unused) == 1 &&
+        message.type == CHANNEL_READY)
         return 0;
     capture_sockets_close(&none);
     fd_close(&unused);
@@ -172,14 +180,16 @@ static void finish_worker(struct monitor *monitor, bool summary)
             waitpid(worker->pid, NULL, 0);
             break;
         }
-        if (poll(&polled, 1, (int)(until - now)) == 1 && read(monitor->signals, &info, sizeof(info)) == sizeof(info) &&
+        if (poll(&polled, 1, (int)(until - now)) == 1 &&
+            read(monitor->signals, &info, sizeof(info)) == sizeof(info) &&
             (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM))
             until = 0;
     }
     fd_close(&worker->channel);
 }
 
-/* --- the terminal ------------------------------------------------------------------------------------------------ */
+/* --- the terminal
+ * ------------------------------------------------------------------------------------------------ */
 
 static bool has_foreground(const struct monitor *monitor)
 {
@@ -192,9 +202,9 @@ static void find_terminal(struct monitor *monitor)
     monitor->lent_foreground = has_foreground(monitor) && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 }
 
-/* Stop with our whole group, as Ctrl-Z would have it: a script that runs us stops, too. In an orphaned group, where
- * nobody could continue us, the kernel ignores this and we return at once. The SIGCONT that ends the stop is spent here: passed
- * on later, it would undo the next stop of the command. */
+/* Stop with our whole group, as Ctrl-Z would have it: a script that runs us stops, too. In an orphaned group,
+ * where nobody could continue us, the kernel ignores this and we return at once. The SIGCONT that ends the
+ * stop is spent here: passed on later, it would undo the next stop of the command. */
 static void stop_with_group(void)
 {
     const struct timespec at_once = {0};
@@ -244,7 +254,8 @@ static void return_terminal(struct monitor *monitor)
         tcsetpgrp(monitor->terminal, getpgrp());
 }
 
-/* --- signals and events ------------------------------------------------------------------------------------------ */
+/* --- signals and events
+ * ------------------------------------------------------------------------------------------ */
 
 static void reap(struct monitor *monitor)
 {
@@ -272,7 +283,8 @@ static void handle_signal(struct monitor *monitor, const struct signalfd_siginfo
     case SIGTTOU:
         break; /* ours, not the command's */
     default:
-        enclosure_order(&monitor->enclosure, info->ssi_code > 0 ? ENCLOSURE_SIGNAL_GROUP : ENCLOSURE_SIGNAL, number);
+        enclosure_order(&monitor->enclosure, info->ssi_code > 0 ? ENCLOSURE_SIGNAL_GROUP : ENCLOSURE_SIGNAL,
+                        number);
         break;
     }
 }
@@ -318,7 +330,8 @@ static void supervise(struct monitor *monitor)
         int got = poll(polled, 3, worker_process_due(&monitor->worker));
         if (got < 0 && errno != EINTR)
             break;
-        /* Signals first: a command that stops and continues itself without end must not shut out a SIGTERM. */
+        /* Signals first: a command that stops and continues itself without end must not shut out a SIGTERM.
+         */
         if (got > 0 && polled[1].revents)
             read_signal(monitor);
         else if (got > 0 && polled[0].revents)
@@ -330,7 +343,8 @@ static void supervise(struct monitor *monitor)
     }
 }
 
-/* --- start and end ----------------------------------------------------------------------------------------------- */
+/* --- start and end
+ * ----------------------------------------------------------------------------------------------- */
 
 /* A closed 0, 1 or 2 would be taken by the next file that is opened, one of ours. */
 static void fill_standard_streams(void)
@@ -351,7 +365,8 @@ static int take_signals(struct monitor *monitor, struct error *err)
     if (sigprocmask(SIG_SETMASK, &all, &monitor->mask_before) < 0)
         return error_errno(err, errno, "cannot block signals");
     /* Faults and what only the kernel sends stay blocked but are not passed on. */
-    for (const int *number = (const int[]){SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, 0}; *number; number++)
+    for (const int *number = (const int[]){SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS, 0};
+         *number; number++)
         sigdelset(&all, *number);
     monitor->signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
     return monitor->signals < 0 ? error_errno(err, errno, "cannot make a signalfd") : 0;
@@ -373,13 +388,15 @@ static int start(struct monitor *monitor, struct error *err)
         plan.ports = &every_port;
         plan.port_count = 1;
     }
-    if ((failed = take_signals(monitor, err)) || (failed = audit_file_open(options->audit_path, &monitor->audit, err)))
+    if ((failed = take_signals(monitor, err)) ||
+        (failed = audit_file_open(options->audit_path, &monitor->audit, err)))
         return failed;
     find_terminal(monitor);
     plan.terminal = monitor->terminal;
     plan.foreground = monitor->lent_foreground;
     /* Worker, network and mounts get ready at the same time. */
-    if ((failed = start_worker(monitor, err)) || (failed = enclosure_start(&plan, &monitor->enclosure, err)) ||
+    if ((failed = start_worker(monitor, err)) ||
+        (failed = enclosure_start(&plan, &monitor->enclosure, err)) ||
         (failed = await_input(monitor, monitor->enclosure.passage, "the sealed network", err)) ||
         (failed = enclosure_sockets(&monitor->enclosure, &monitor->sockets, err)))
         return failed;
@@ -400,14 +417,17 @@ static int exit_status(const struct monitor *monitor)
         log_error("cannot execute %s: %s", monitor->options->argv[0], strerror(monitor->exec_errno));
         return monitor->exec_errno == ENOENT || monitor->exec_errno == ENOTDIR ? 127 : 126;
     }
-    return WIFSIGNALED(monitor->wait_status) ? 128 + WTERMSIG(monitor->wait_status) : WEXITSTATUS(monitor->wait_status);
+    return WIFSIGNALED(monitor->wait_status) ? 128 + WTERMSIG(monitor->wait_status)
+                                             : WEXITSTATUS(monitor->wait_status);
 }
 
-/* A script that runs us would have got the Ctrl-C itself, had the command not had the terminal: let it have it. */
+/* A script that runs us would have got the Ctrl-C itself, had the command not had the terminal: let it have
+ * it. */
 static void pass_interrupt_to_group(const struct monitor *monitor)
 {
     int number = WIFSIGNALED(monitor->wait_status) ? WTERMSIG(monitor->wait_status) : 0;
-    if (monitor->exec_errno || !monitor->lent_foreground || getpgrp() == getpid() || (number != SIGINT && number != SIGQUIT))
+    if (monitor->exec_errno || !monitor->lent_foreground || getpgrp() == getpid() ||
+        (number != SIGINT && number != SIGQUIT))
         return;
     const struct rlimit no_core = {0, 0};
     sigset_t one;
