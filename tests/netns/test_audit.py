@@ -41,6 +41,14 @@ def test_a_denial_in_full(lab, family):
     assert denial["destination.domain"] == denial["tls.client.server_name"] == "denied.example"
 
 
+def test_a_client_that_leaves_without_a_word(lab):
+    """Nothing was asked, so nothing was decided: one event, the end."""
+    run = lab.exec([*lab.client, "connect", address("allowed.example"), "443"], **ALLOWED).ok()
+    [end] = run.audit
+    assert end["event.action"] == "flow-ended" and end["event.outcome"] == "failure"
+    assert end["sallyport.close_by"] == "client" and "before_hello" in end["sallyport.close_reason"]
+
+
 def test_hostile_names_stay_inside_their_string(lab):
     """Bytes that would end a JSON string, a line, or colour a terminal (Audit.read refuses raw ones)."""
     hosts = ['a"b', "a\\\\b", "a\\x1b[31mb", "a\\xff\\xfeb", "a\\tb", '","event":{"x":"', "a\\x7fb"]
