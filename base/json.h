@@ -21,12 +21,15 @@ struct json {
 
 void json_begin(struct json *j, char *text, size_t size);
 
+/* libjansson, with which other parts read JSON, exports some of these names as well; in object files ours are others. */
+#define JSON_SYMBOL(name) __asm__("sallyport_" #name)
+
 /* `key` is NULL inside arrays and at the top. Keys are ours, not a client's: they are not escaped. */
-void json_object(struct json *j, const char *key);
-void json_object_end(struct json *j);
-void json_array(struct json *j, const char *key);
-void json_array_end(struct json *j);
-void json_string(struct json *j, const char *key, const char *text);
+void json_object(struct json *j, const char *key) JSON_SYMBOL(json_object);
+void json_object_end(struct json *j) JSON_SYMBOL(json_object_end);
+void json_array(struct json *j, const char *key) JSON_SYMBOL(json_array);
+void json_array_end(struct json *j) JSON_SYMBOL(json_array_end);
+void json_string(struct json *j, const char *key, const char *text) JSON_SYMBOL(json_string);
 void json_bytes(struct json *j, const char *key, const void *bytes, size_t length);
 void json_unsigned(struct json *j, const char *key, uint64_t value);
 void json_bool(struct json *j, const char *key, bool value);

@@ -16,7 +16,8 @@ struct command {
     const char *help; /* the options, a line each, printed behind the usage line by --help */
 };
 
-extern const struct command command_exec, command_inspect, command_policy;
+extern const struct command command_exec, command_inspect, command_policy, command_gateway, command_enroll, command_withdraw,
+    command_verify, command_ps, command_reload;
 
 /* "usage: sallyport NAME ARGUMENTS" and the help text, on standard output. Returns EXIT_YES. */
 int command_help(const struct command *self);

@@ -99,7 +99,9 @@ static int read_rule(const struct nlmsghdr *answer, void *data)
 static int read_element(struct nftnl_set_elem *element, void *data)
 {
     struct reading *reading = data;
-    uint32_t length, flags = nftnl_set_elem_get_u32(element, NFTNL_SET_ELEM_FLAGS);
+    uint32_t length = 0, flags = 0;
+    if (nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_FLAGS))
+        flags = nftnl_set_elem_get_u32(element, NFTNL_SET_ELEM_FLAGS);
     const void *key = nftnl_set_elem_get(element, NFTNL_SET_ELEM_KEY, &length);
     add_bytes(reading, key, key ? length : 0);
     add_bytes(reading, &flags, sizeof(flags));

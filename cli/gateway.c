@@ -1,0 +1,152 @@
+/*
+ * `sallyport gateway`: reads the options and the configuration, then is the daemon.
+ */
+#include "cli/policy_internal.h"
+#include "base/log.h"
+#include "gateway/worker.h"
+#include "redirect/control.h"
+#include "redirect/daemon.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STATE_DEFAULT_PATH "/var/lib/sallyport"
+#define DRAIN_DEFAULT_SECONDS 10
+#define DRAIN_MAX_SECONDS 86400
+
+struct gateway_options {
+    const char *file, *control, *state, *audit, *drain;
+    bool help;
+};
+
+enum { OPTION_CONTROL = 256, OPTION_STATE, OPTION_AUDIT, OPTION_DRAIN };
+
+static const struct option long_options[] = {
+    {"config", required_argument, NULL, 'c'},
+    {"control", required_argument, NULL, OPTION_CONTROL},
+    {"state", required_argument, NULL, OPTION_STATE},
+    {"audit", required_argument, NULL, OPTION_AUDIT},
+    {"drain", required_argument, NULL, OPTION_DRAIN},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+static int take_option(const struct command *self, struct gateway_options *o, int option, char **argv)
+{
+    const char **value = option == 'c'              ? &o->file
+                         : option == OPTION_CONTROL ? &o->control
+                         : option == OPTION_STATE   ? &o->state
+                         : option == OPTION_AUDIT   ? &o->audit
+                         : option == OPTION_DRAIN   ? &o->drain
+                                                    : NULL;
+    if (option == 'h')
+        o->help = true;
+    else if (option == ':')
+        return command_misuse(self, "%s needs a value", argv[optind - 1]);
+    else if (!value)
+        return command_misuse(self, "there is no option \"%s\"", argv[optind - 1]);
+    else if (*value)
+        return command_misuse(self, "%s is given twice: leave one out", argv[optind - 2]);
+    else if (!*optarg)
+        return command_misuse(self, "%s needs a value", argv[optind - 2]);
+    else
+        *value = optarg;
+    return EXIT_YES;
+}
+
+static int read_options(const struct command *self, int argc, char **argv, struct gateway_options *o)
+{
+    int option, status;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, "+:c:h", long_options, NULL)) != -1)
+        if ((status = take_option(self, o, option, argv)) != EXIT_YES)
+            return status;
+    if (!o->help && optind != argc)
+        return command_misuse(self, "\"%s\" is no option: there are no arguments", argv[optind]);
+    return EXIT_YES;
+}
+
+static bool read_seconds(const char *text, unsigned *ret_ms)
+{
+    char *end;
+    if (strspn(text, "0123456789") != strlen(text))
+        return false;
+    unsigned long seconds = strtoul(text, &end, 10);
+    if (seconds > DRAIN_MAX_SECONDS)
+        return false;
+    *ret_ms = (unsigned)seconds * 1000;
+    return true;
+}
+
+/* The daemon must be able to read it again at any time, wherever it was started. */
+static char *absolute(const char *path)
+{
+    return realpath(path, NULL);
+}
+
+static int serve(const struct gateway_options *o, unsigned drain_ms)
+{
+    struct config_snapshot *snapshot = NULL;
+    struct config_errors errors;
+    int bundle = -1;
+    char *path = absolute(o->file ? o->file : POLICY_DEFAULT_FILE);
+    const char *named = path ? path : o->file ? o->file : POLICY_DEFAULT_FILE;
+    int r = config_load_file_bundled(named, &snapshot, &bundle, &errors);
+    policy_print_errors(&errors);
+    if (r < 0) {
+        free(path);
+        return EXIT_WRONG;
+    }
+    struct worker_options worker = {.snapshot = snapshot, .confine = true};
+    const struct daemon_options options = {.config_path = named,
+                                           .audit_path = o->audit,
+                                           .control_path = o->control ? o->control : CONTROL_DEFAULT_PATH,
+                                           .state_path = o->state ? o->state : STATE_DEFAULT_PATH,
+                                           .drain_ms = drain_ms,
+                                           .worker = worker_main,
+                                           .worker_arg = &worker,
+                                           .worker_snapshot = &worker.snapshot};
+    int status = daemon_run(&options, snapshot, bundle);
+    free(path);
+    return status;
+}
+
+static int run(const struct command *self, int argc, char **argv)
+{
+    struct gateway_options o = {0};
+    unsigned drain_ms = DRAIN_DEFAULT_SECONDS * 1000;
+    int status = read_options(self, argc, argv, &o);
+    if (status != EXIT_YES)
+        return status;
+    if (o.help)
+        return command_help(self);
+    if (o.drain && !read_seconds(o.drain, &drain_ms))
+        return command_misuse(self, "--drain %s: write a number of seconds up to %d", o.drain, DRAIN_MAX_SECONDS);
+    if (geteuid() != 0) {
+        fprintf(stderr, "sallyport gateway: must be started by root, to enter the containers' network namespaces\n");
+        return EXIT_WRONG;
+    }
+    log_set_level(LOG_LEVEL_INFO);
+    return serve(&o, drain_ms);
+}
+
+const struct command command_gateway = {
+    .name = "gateway",
+    .arguments = "[-c FILE] [--control SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS]",
+    .summary = "is the daemon that containers are captured by",
+    .run = run,
+    .help = "  -c, --config FILE    the policy file; without it " POLICY_DEFAULT_FILE "\n"
+            "  --control SOCKET     where enroll, ps and the others find it; without it " CONTROL_DEFAULT_PATH "\n"
+            "  --state FOLDER       what must outlive a restart; without it " STATE_DEFAULT_PATH "\n"
+            "  --audit FILE         append the audit events to FILE, whatever the policy file says\n"
+            "  --drain SECONDS      how long flows that are up may go on after SIGTERM; without it 10\n"
+            "\n"
+            "Stays in the foreground. SIGHUP loads the policy file anew (one with errors changes nothing), SIGUSR1 opens\n"
+            "the audit file anew, SIGTERM ends it: containers stay enrolled, and closed, until it is started again.\n"
+            "\n"
+            "Exit status: 0 after SIGTERM; 1 it could not start or go on; 2 wrong use, or a file with errors.\n",
+};

@@ -1,0 +1,205 @@
+#include "redirect/control.h"
+
+#include "base/fds.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define BACKLOG 512
+#define ANSWER_MAX ((size_t)64 << 20)
+
+/* ---- requests ---- */
+
+static const char *const verbs[] = {
+    [CONTROL_ENROLL] = "enroll", [CONTROL_WITHDRAW] = "withdraw", [CONTROL_VERIFY] = "verify",
+    [CONTROL_LIST] = "list",     [CONTROL_RELOAD] = "reload",     [CONTROL_STATUS] = "status"};
+#define VERBS (sizeof(verbs) / sizeof(*verbs))
+
+static int take_text(const char *key, const char *text, char *ret, size_t size, struct error *err)
+{
+    if (!text)
+        return 0;
+    if (!state_text_valid(text, size))
+        return error_set(err, EINVAL, "\"%s\" is longer than %zu bytes, or holds control characters", key, size - 1);
+    memcpy(ret, text, strlen(text) + 1);
+    return 0;
+}
+
+static int take_id(const char *id, struct state_record *record, struct error *err)
+{
+    if (!state_id_valid(id))
+        return error_set(err, EINVAL,
+                         "an id is 1 to %d letters, digits, \"_\", \".\" and \"-\", the first one a letter or a digit",
+                         CHANNEL_ID_MAX - 1);
+    return take_text("id", id, record->id, sizeof(record->id), err);
+}
+
+static int parse_enroll(json_t *root, struct state_record *record, struct error *err)
+{
+    json_error_t why;
+    const char *verb, *id, *name = NULL, *image = NULL, *policy = NULL, *path = NULL;
+    int attached = 0;
+    if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s:s, s?s, s?s, s?s, s?s, s?b}", "do", &verb, "id", &id, "name", &name,
+                       "image", &image, "policy", &policy, "path", &path, "attached", &attached) < 0)
+        return error_set(err, EINVAL, "%s", why.text);
+    record->attached = attached;
+    int r = take_id(id, record, err);
+    if (r == 0)
+        r = take_text("name", name, record->name, sizeof(record->name), err);
+    if (r == 0)
+        r = take_text("image", image, record->image, sizeof(record->image), err);
+    if (r == 0)
+        r = take_text("policy", policy, record->policy, sizeof(record->policy), err);
+    if (r == 0)
+        r = take_text("path", path, record->path, sizeof(record->path), err);
+    return r;
+}
+
+static int parse_object(json_t *root, struct control_request *ret, struct error *err)
+{
+    json_error_t why;
+    const char *verb = json_string_value(json_object_get(root, "do")), *id;
+    size_t i = 0;
+    while (verb && i < VERBS && strcmp(verb, verbs[i]))
+        i++;
+    if (!verb || i == VERBS)
+        return error_set(err, EINVAL, "\"do\" must be enroll, withdraw, verify, list, reload or status");
+    ret->verb = (enum control_verb)i;
+    if (ret->verb == CONTROL_ENROLL)
+        return parse_enroll(root, &ret->record, err);
+    if (ret->verb == CONTROL_WITHDRAW || ret->verb == CONTROL_VERIFY) {
+        if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s:s}", "do", &verb, "id", &id) < 0)
+            return error_set(err, EINVAL, "%s", why.text);
+        return take_id(id, &ret->record, err);
+    }
+    if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s}", "do", &verb) < 0)
+        return error_set(err, EINVAL, "%s", why.text);
+    return 0;
+}
+
+int control_parse(const char *text, size_t length, struct control_request *ret, struct error *err)
+{
+    json_error_t why;
+    struct control_request request = {0};
+    json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
+    if (!root)
+        return error_set(err, EINVAL, "the request is no JSON object: %s", why.text);
+    int r = parse_object(root, &request, err);
+    json_decref(root);
+    if (r == 0)
+        *ret = request;
+    return r;
+}
+
+/* ---- the socket ---- */
+
+static int address_of(const char *path, struct sockaddr_un *ret, struct error *err)
+{
+    *ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(ret->sun_path))
+        return error_set(err, ENAMETOOLONG, "the path of the control socket is longer than %zu bytes: %s",
+                         sizeof(ret->sun_path) - 1, path);
+    memcpy(ret->sun_path, path, strlen(path));
+    return 0;
+}
+
+static int dial(const struct sockaddr_un *address, int *ret)
+{
+    _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
+        return -errno;
+    *ret = fd_steal(&fd);
+    return 0;
+}
+
+static void make_folders(const char *path)
+{
+    char folder[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    snprintf(folder, sizeof(folder), "%s", path);
+    for (char *slash = strchr(folder + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(folder, 0755); /* what is wrong with it bind() will say */
+        *slash = '/';
+    }
+}
+
+int control_listen(const char *path, int *ret, struct error *err)
+{
+    struct sockaddr_un address;
+    _cleanup_fd_ int other = -1;
+    int r = address_of(path, &address, err);
+    if (r < 0)
+        return r;
+    make_folders(path);
+    if (dial(&address, &other) == 0)
+        return error_set(err, EADDRINUSE, "another gateway answers at %s", path);
+    struct stat status;
+    if (lstat(path, &status) == 0 && !S_ISSOCK(status.st_mode))
+        return error_set(err, EEXIST, "%s is there and is no socket: remove it, or name another path", path);
+    unlink(path);
+    _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    mode_t before = umask(0177);
+    r = fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, BACKLOG) < 0 ? -errno : 0;
+    umask(before);
+    if (r < 0)
+        return error_errno(err, -r, "cannot listen on %s", path);
+    *ret = fd_steal(&fd);
+    return 0;
+}
+
+bool control_peer_allowed(int fd)
+{
+    struct ucred peer;
+    socklen_t length = sizeof(peer);
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && (peer.uid == 0 || peer.uid == geteuid());
+}
+
+/* ---- the client ---- */
+
+static int read_answer(int fd, json_t **ret, struct error *err)
+{
+    json_error_t why;
+    char *text = NULL;
+    size_t used = 0;
+    ssize_t got;
+    for (;;) {
+        char *grown = used < ANSWER_MAX ? realloc(text, used + CONTROL_PACKET_MAX) : NULL;
+        if (!grown) {
+            free(text);
+            return error_set(err, ENOMEM, "the gateway's answer is too long");
+        }
+        text = grown;
+        got = recv(fd, text + used, CONTROL_PACKET_MAX, 0);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            break;
+        used += (size_t)got;
+    }
+    *ret = got == 0 && used > 0 ? json_loadb(text, used, 0, &why) : NULL;
+    free(text);
+    return *ret ? 0 : error_set(err, EPROTO, "the gateway ended before it had answered");
+}
+
+int control_call(const char *path, json_t *request, const int *fds, size_t count, json_t **ret_answer, struct error *err)
+{
+    struct sockaddr_un address;
+    _cleanup_fd_ int fd = -1;
+    int r = address_of(path, &address, err);
+    if (r < 0)
+        return r;
+    r = dial(&address, &fd);
+    if (r < 0)
+        return error_set(err, -r, "no gateway answers at %s: %s", path, strerror(-r));
+    char *text = json_dumps(request, JSON_COMPACT);
+    r = text ? fds_send(fd, text, strlen(text), fds, count) : -EINVAL;
+    free(text);
+    if (r < 0)
+        return error_errno(err, -r, "cannot send the request to %s", path);
+    return read_answer(fd, ret_answer, err);
+}

@@ -1,0 +1,41 @@
+/*
+ * The control socket: how our own commands (enroll, ps, …), hooks and plugins talk to the daemon.
+ *
+ *   SOCK_SEQPACKET unix socket, mode 0600; the peer must be root or the daemon's own user (SO_PEERCRED).
+ *   One request a connection: a JSON object, with the descriptors that belong to it beside it. The answer is a JSON object in
+ *   as many packets as it takes, then end of file.
+ *
+ *     {"do": "enroll", "id": ID, "name"?, "image"?, "policy"?, "attached"?, "path"?}   descriptors: netns [, pidfd]
+ *     {"do": "withdraw", "id": ID}   {"do": "verify", "id": ID}   {"do": "list"}   {"do": "reload"}   {"do": "status"}
+ *
+ *     {"ok": true, …}   {"ok": false, "code": WORD, "error": SENTENCE}
+ *
+ * WORD: invalid (the request), refused, exists, unknown, busy, failed.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "redirect/state.h"
+
+#include <jansson.h>
+
+#define CONTROL_DEFAULT_PATH "/run/sallyport/control.sock"
+#define CONTROL_REQUEST_MAX 65536
+#define CONTROL_PACKET_MAX 32768
+
+enum control_verb { CONTROL_ENROLL, CONTROL_WITHDRAW, CONTROL_VERIFY, CONTROL_LIST, CONTROL_RELOAD, CONTROL_STATUS };
+
+struct control_request {
+    enum control_verb verb;
+    struct state_record record; /* id; of ENROLL also name, image, policy, path, attached */
+};
+/* Pure. -EINVAL with a sentence for whoever wrote the request. */
+int control_parse(const char *text, size_t length, struct control_request *ret, struct error *err);
+
+/* A listening socket; folders above it are made (0755). Refused when a daemon answers there already. */
+int control_listen(const char *path, int *ret, struct error *err);
+/* May this peer give orders? */
+bool control_peer_allowed(int fd);
+
+/* The client's side: send, wait, return the answer's object (the caller's). A negative errno when there was none. */
+int control_call(const char *path, json_t *request, const int *fds, size_t count, json_t **ret_answer, struct error *err);

@@ -1,0 +1,506 @@
+/*
+ * The life of `sallyport gateway`.
+ *
+ * Start: configuration (by the caller), state folder, control socket, worker; the containers of the state folder are captured
+ * again; when the worker has answered and all of them are served, READY is said to the service manager.
+ *
+ * A worker that dies is started anew, a fork with the current snapshot in its memory, and is handed every socket again: what
+ * came meanwhile waits in their queues. When the daemon itself dies, the worker ends with the channel: the rules in the namespaces
+ * stay and refuse everything, until the next daemon captures them again.
+ *
+ * A new configuration is loaded here first, whole or not at all. The worker gets the very same bytes (a bundle), loads them
+ * beside its loop and judges every flow anew; one that cannot is killed, and its successor has it by the fork. Then the
+ * rulesets of the containers whose captured ports changed are replaced.
+ *
+ * Signals: SIGHUP reload, SIGUSR1 open the audit file anew, SIGTERM and SIGINT drain and end (the second one at once).
+ */
+#include "redirect/daemon.h"
+#include "redirect/daemon_internal.h"
+
+#include "base/fds.h"
+#include "base/log.h"
+#include "redirect/notify.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+#define DRAIN_MARGIN_MS 5000 /* beyond the drain: to write what is queued */
+
+static void start_worker(struct daemon *d);
+static void reload_finished(struct daemon *d);
+
+uint32_t daemon_next_serial(struct daemon *d)
+{
+    if (++d->serial == 0)
+        d->serial = 1;
+    return d->serial;
+}
+
+/* ---- the worker ---- */
+
+static void channel_ready(struct watch *watch, uint32_t events);
+
+/* 0 when there is nothing more to say, or a negative errno. */
+static int feed(struct daemon *d)
+{
+    int channel = d->worker.channel, r = 0;
+    if (d->audit_unsent && d->audit >= 0 && (r = channel_send_audit(channel, d->audit)) < 0)
+        return r;
+    d->audit_unsent = false;
+    if (d->bundle >= 0 && !d->config_serial) {
+        uint32_t serial = daemon_next_serial(d);
+        if ((r = channel_send_config(channel, serial, d->bundle)) < 0)
+            return r;
+        d->config_serial = serial;
+        fd_close(&d->bundle);
+    }
+    while (!list_empty(&d->unsent)) {
+        struct enrolment *e = list_entry(d->unsent.next, struct enrolment, unsent_link);
+        if ((r = enrolment_send(e, channel)) < 0)
+            return r;
+        list_remove(&e->unsent_link);
+    }
+    return 0;
+}
+
+void daemon_feed(struct daemon *d)
+{
+    if (d->worker.channel < 0)
+        return;
+    int r = feed(d);
+    watch_change(&d->loop, &d->channel_watch, r == -EAGAIN ? EPOLLIN | EPOLLOUT : EPOLLIN);
+    /* Another error: the worker is dying, SIGCHLD will say so. */
+}
+
+static void worker_answered(struct daemon *d, const struct channel_message *message)
+{
+    int code = message->type == CHANNEL_READY ? 0 : message->code ? message->code : EIO;
+    if (message->serial == d->ping_serial) {
+        loop_timer_stop(&d->worker_timer);
+        d->worker_ready = true;
+        daemon_maybe_announce(d);
+        return;
+    }
+    if (message->serial == d->config_serial) {
+        d->config_serial = 0;
+        if (code) {
+            log_error("the worker does not take the new configuration (%s); a new one gets it", strerror(code));
+            kill(d->worker.pid, SIGKILL);
+        }
+        reload_finished(d);
+        return;
+    }
+    for (struct list *link = d->enrolments.next; link != &d->enrolments; link = link->next) {
+        struct enrolment *e = list_entry(link, struct enrolment, link);
+        if (e->serial == message->serial) {
+            enrolment_answered(e, code);
+            return;
+        }
+    }
+}
+
+static void channel_ready(struct watch *watch, uint32_t events)
+{
+    struct daemon *d = list_entry(watch, struct daemon, channel_watch);
+    struct channel_message message;
+    struct capture_sockets none = CAPTURE_SOCKETS_NONE;
+    int unused = -1;
+    if (events & EPOLLOUT)
+        daemon_feed(d);
+    if (!(events & ~(uint32_t)EPOLLOUT))
+        return;
+    int got = channel_receive(watch->fd, &message, &none, &unused);
+    capture_sockets_close(&none);
+    fd_close(&unused);
+    if (got == 1 && message.serial != 0 && (message.type == CHANNEL_READY || message.type == CHANNEL_FAILED))
+        worker_answered(d, &message);
+    else if (got == 0 || (got < 0 && got != -EAGAIN && got != -EBADMSG))
+        watch_stop(&d->loop, watch); /* SIGCHLD will follow */
+}
+
+static void each_enrolment(struct daemon *d, void (*call)(struct enrolment *enrolment))
+{
+    for (struct list *link = d->enrolments.next, *next; link != &d->enrolments; link = next) {
+        next = link->next;
+        call(list_entry(link, struct enrolment, link));
+    }
+}
+
+static void worker_late(struct loop_timer *timer)
+{
+    struct daemon *d = list_entry(timer, struct daemon, worker_timer);
+    log_error("the worker does not get ready; killed");
+    kill(d->worker.pid, SIGKILL);
+}
+
+static void worker_due(struct loop_timer *timer)
+{
+    start_worker(list_entry(timer, struct daemon, worker_timer));
+}
+
+static void start_worker(struct daemon *d)
+{
+    const struct daemon_options *o = d->options;
+    struct error err;
+    *o->worker_snapshot = d->snapshot;
+    fd_close(&d->bundle); /* it has that by the fork */
+    d->audit_unsent = false;
+    int r = worker_process_start(&d->worker, o->worker, o->worker_arg, d->audit, &d->mask_before, &err);
+    if (r < 0) {
+        log_error("%s", err.text);
+        d->worker_timer.expired = worker_due;
+        loop_timer_start(&d->loop, &d->worker_timer, WORKER_PAUSE_LONGEST_MS);
+        return;
+    }
+    d->worker_timer.expired = worker_late;
+    loop_timer_start(&d->loop, &d->worker_timer, WORKER_READY_WAIT_MS);
+    fd_set_nonblocking(d->worker.channel);
+    d->ping_serial = daemon_next_serial(d);
+    r = watch_start(&d->loop, &d->channel_watch, d->worker.channel, EPOLLIN, channel_ready);
+    if (r < 0 || channel_send_ping(d->worker.channel, d->ping_serial) < 0)
+        kill(d->worker.pid, SIGKILL);
+    else
+        daemon_feed(d);
+}
+
+static void stop(struct daemon *d, int status)
+{
+    d->exit_status = status;
+    d->loop.stopped = true;
+}
+
+static void worker_died(struct daemon *d, int status)
+{
+    bool never_ready = !d->announced && !d->worker_ready;
+    watch_stop(&d->loop, &d->channel_watch);
+    loop_timer_stop(&d->worker_timer);
+    worker_process_died(&d->worker);
+    d->worker_ready = false;
+    if (d->draining) {
+        stop(d, 0);
+        return;
+    }
+    if (never_ready) {
+        log_error("the worker ended at its start");
+        stop(d, 1);
+        return;
+    }
+    worker_process_log_death(&d->worker, status);
+    d->worker_restarts++;
+    each_enrolment(d, enrolment_worker_died);
+    d->config_serial = 0;
+    fd_close(&d->bundle);
+    reload_finished(d);
+    d->worker_timer.expired = worker_due;
+    loop_timer_start(&d->loop, &d->worker_timer, (uint64_t)worker_process_due(&d->worker));
+}
+
+/* ---- a new configuration ---- */
+
+static bool same_ports(const struct acl_policy *a, const struct acl_policy *b)
+{
+    size_t a_count, b_count;
+    const struct acl_port_range *a_ports = acl_policy_ports(a, &a_count), *b_ports = acl_policy_ports(b, &b_count);
+    return acl_policy_mode(a) == acl_policy_mode(b) && a_count == b_count &&
+           !memcmp(a_ports, b_ports, a_count * sizeof(*a_ports));
+}
+
+static void update_ports(struct daemon *d, const struct config_snapshot *old)
+{
+    for (struct list *link = d->enrolments.next, *next; link != &d->enrolments; link = next) {
+        struct enrolment *e = list_entry(link, struct enrolment, link);
+        next = link->next;
+        if (!same_ports(config_policy_for(old, e->record.policy, e->record.name), enrolment_policy(e)))
+            enrolment_update(e);
+    }
+}
+
+static bool updates_left(const struct daemon *d)
+{
+    for (struct list *link = d->enrolments.next; link != &d->enrolments; link = link->next) {
+        const struct enrolment *e = list_entry(link, struct enrolment, link);
+        if (e->update_wanted || (e->has_job && e->job == ENROL_UPDATE))
+            return true;
+    }
+    return false;
+}
+
+/* Answers when the worker has it and every ruleset is as it should be. */
+static void reload_finished(struct daemon *d)
+{
+    struct client *client = d->reload_client;
+    if (d->config_serial || d->bundle >= 0 || updates_left(d))
+        return;
+    d->reload_client = NULL;
+    if (client)
+        client_answer(client, json_pack("{s:s}", "policy_version", config_version(d->snapshot)));
+    if (d->announced && !d->draining)
+        notify("READY=1\nSTATUS=policy %s, %u containers", config_version(d->snapshot), d->count);
+    if (d->reload_wanted) {
+        d->reload_wanted = false;
+        daemon_reload(d, NULL);
+    }
+}
+
+void daemon_update_finished(struct daemon *d)
+{
+    reload_finished(d);
+}
+
+static const char *audit_path(const struct daemon *d, const struct config_snapshot *snapshot)
+{
+    return d->options->audit_path ? d->options->audit_path : config_audit_file(snapshot);
+}
+
+static void take_audit(struct daemon *d, int audit)
+{
+    fd_close(&d->audit);
+    d->audit = audit;
+    d->audit_unsent = true;
+}
+
+static void refuse_reload(struct daemon *d, struct client *client, struct config_errors *errors)
+{
+    for (size_t i = 0; i < errors->count; i++)
+        log_error("%s", errors->lines[i]);
+    log_error("the configuration has errors; the one in force stays");
+    client_refuse(client, "failed", "%s%s", errors->count ? errors->lines[0] : "out of memory",
+                  errors->count > 1 ? " (and more: see the log)" : "");
+    config_errors_finish(errors);
+    if (d->announced)
+        notify("READY=1\nSTATUS=the configuration has errors; policy %s stays in force", config_version(d->snapshot));
+}
+
+void daemon_reload(struct daemon *d, struct client *client)
+{
+    struct config_snapshot *snapshot, *old = d->snapshot;
+    struct config_errors errors;
+    struct error err;
+    int bundle, audit = -1;
+    if (d->config_serial || d->reload_client || d->draining) {
+        d->reload_wanted = !client && !d->draining;
+        client_refuse(client, "busy", "the gateway is loading a configuration already, or about to end: try again");
+        return;
+    }
+    notify_reloading();
+    if (config_load_file_bundled(d->options->config_path, &snapshot, &bundle, &errors) < 0) {
+        refuse_reload(d, client, &errors);
+        return;
+    }
+    if (audit_file_open(audit_path(d, snapshot), &audit, &err) < 0) {
+        log_error("%s; the configuration in force stays", err.text);
+        client_refuse(client, "failed", "%s", err.text);
+        config_unref(snapshot);
+        close(bundle);
+        return;
+    }
+    fd_close(&d->bundle);
+    d->bundle = bundle;
+    d->snapshot = snapshot;
+    d->reload_client = client;
+    *d->options->worker_snapshot = snapshot;
+    take_audit(d, audit);
+    if (d->worker.channel < 0)
+        fd_close(&d->bundle); /* the next worker has it anyway */
+    daemon_feed(d);
+    update_ports(d, old);
+    config_unref(old);
+    log_info("policy %s is loaded", config_version(snapshot));
+    reload_finished(d);
+}
+
+static void reopen_audit(struct daemon *d)
+{
+    struct error err;
+    int audit = -1;
+    if (audit_file_open(audit_path(d, d->snapshot), &audit, &err) < 0) {
+        log_error("%s; the old one stays in use", err.text);
+        return;
+    }
+    take_audit(d, audit);
+    daemon_feed(d);
+}
+
+/* ---- signals ---- */
+
+static void drain_expired(struct loop_timer *timer)
+{
+    struct daemon *d = list_entry(timer, struct daemon, worker_timer);
+    log_error("the worker does not finish; killed");
+    kill(d->worker.pid, SIGKILL);
+}
+
+static void close_sockets(struct enrolment *e)
+{
+    capture_sockets_close(&e->sockets);
+}
+
+/* No new flows; those that are up may end by themselves for a while. Containers stay enrolled: the state folder keeps them for the
+ * next start. */
+static void drain(struct daemon *d)
+{
+    if (d->draining || d->worker.pid < 0) {
+        if (d->worker.pid > 0)
+            kill(d->worker.pid, SIGKILL);
+        stop(d, 0);
+        return;
+    }
+    d->draining = true;
+    notify("STOPPING=1");
+    watch_stop(&d->loop, &d->listener_watch);
+    fd_close(&d->listener);
+    unlink(d->options->control_path);
+    each_enrolment(d, close_sockets);
+    int r = d->options->drain_ms ? channel_send_drain(d->worker.channel, d->options->drain_ms)
+                                 : channel_send_finish(d->worker.channel, false);
+    if (r < 0)
+        kill(d->worker.pid, SIGKILL);
+    d->worker_timer.expired = drain_expired;
+    loop_timer_start(&d->loop, &d->worker_timer, d->options->drain_ms + DRAIN_MARGIN_MS);
+}
+
+static void reap(struct daemon *d)
+{
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        if (pid == d->worker.pid) {
+            worker_died(d, status);
+            continue;
+        }
+        for (struct list *link = d->enrolments.next; link != &d->enrolments; link = link->next)
+            if (list_entry(link, struct enrolment, link)->child == pid)
+                enrolment_reaped(list_entry(link, struct enrolment, link));
+    }
+}
+
+static void signal_ready(struct watch *watch, uint32_t events)
+{
+    struct daemon *d = list_entry(watch, struct daemon, signal_watch);
+    struct signalfd_siginfo info;
+    (void)events;
+    if (read(watch->fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    switch (info.ssi_signo) {
+    case SIGCHLD:
+        reap(d);
+        break;
+    case SIGHUP:
+        daemon_reload(d, NULL);
+        break;
+    case SIGUSR1:
+        reopen_audit(d);
+        break;
+    case SIGTERM:
+    case SIGINT:
+        drain(d);
+        break;
+    }
+}
+
+static int take_signals(struct daemon *d, struct error *err)
+{
+    static const int taken[] = {SIGCHLD, SIGHUP, SIGUSR1, SIGTERM, SIGINT};
+    sigset_t set;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof(taken) / sizeof(*taken); i++)
+        sigaddset(&set, taken[i]);
+    signal(SIGCHLD, SIG_DFL); /* an inherited SIG_IGN would reap for us */
+    signal(SIGPIPE, SIG_IGN);
+    if (sigprocmask(SIG_BLOCK, &set, &d->mask_before) < 0)
+        return error_errno(err, errno, "cannot block signals");
+    d->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    int r = d->signals < 0 ? -errno : watch_start(&d->loop, &d->signal_watch, d->signals, EPOLLIN, signal_ready);
+    return r < 0 ? error_errno(err, -r, "cannot watch signals") : 0;
+}
+
+/* ---- start and end ---- */
+
+void daemon_maybe_announce(struct daemon *d)
+{
+    if (d->announced || !d->worker_ready || d->adopting > 0)
+        return;
+    d->announced = true;
+    log_info("ready: policy %s, %u containers", config_version(d->snapshot), d->count);
+    notify("READY=1\nMAINPID=%d\nSTATUS=policy %s, %u containers", (int)getpid(), config_version(d->snapshot), d->count);
+}
+
+static int start(struct daemon *d, struct error *err)
+{
+    const struct daemon_options *o = d->options;
+    int r = loop_init(&d->loop);
+    if (r < 0)
+        return error_errno(err, -r, "cannot start the loop");
+    if ((r = take_signals(d, err)) < 0)
+        return r;
+    r = d->state = state_open(o->state_path, err);
+    if (r >= 0)
+        r = audit_file_open(audit_path(d, d->snapshot), &d->audit, err);
+    if (r >= 0)
+        r = control_listen(o->control_path, &d->listener, err);
+    if (r < 0)
+        return r;
+    r = watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
+    if (r < 0)
+        return error_errno(err, -r, "cannot watch the control socket");
+    start_worker(d);
+    state_each(d->state, enrolment_adopt, d);
+    return 0;
+}
+
+static void finish(struct daemon *d)
+{
+    client_close_all(d);
+    each_enrolment(d, enrolment_destroy);
+    if (d->listener >= 0)
+        unlink(d->options->control_path);
+    if (d->worker.pid > 0) { /* its channel closes, so it ends */
+        fd_close(&d->worker.channel);
+        waitpid(d->worker.pid, NULL, 0);
+    }
+    fd_close(&d->worker.channel);
+    fd_close(&d->listener);
+    fd_close(&d->signals);
+    fd_close(&d->audit);
+    fd_close(&d->bundle);
+    fd_close(&d->state);
+    loop_finish(&d->loop);
+    config_unref(d->snapshot);
+}
+
+int daemon_run(const struct daemon_options *options, struct config_snapshot *snapshot, int bundle)
+{
+    struct daemon d = {.options = options,
+                       .loop = {.epoll = -1},
+                       .signals = -1,
+                       .audit = -1,
+                       .state = -1,
+                       .listener = -1,
+                       .bundle = -1,
+                       .snapshot = snapshot,
+                       .signal_watch = WATCH_NONE,
+                       .listener_watch = WATCH_NONE,
+                       .channel_watch = WATCH_NONE,
+                       .worker = WORKER_PROCESS_NONE};
+    struct error err;
+    close(bundle); /* the first worker has the snapshot by the fork */
+    list_init(&d.enrolments);
+    list_init(&d.unsent);
+    list_init(&d.jobs);
+    list_init(&d.clients);
+    loop_timer_init(&d.worker_timer, worker_due);
+    loop_timer_init(&d.jobs_timer, enrolment_run_jobs);
+    if (start(&d, &err) < 0) {
+        log_error("%s", err.text);
+        d.exit_status = 1;
+    } else if (loop_run(&d.loop) < 0) {
+        log_error("the loop failed");
+        d.exit_status = 1;
+    }
+    finish(&d);
+    return d.exit_status;
+}

@@ -1,0 +1,22 @@
+/*
+ * `sallyport gateway`: the monitor as a daemon. It captures containers and gives them back, supervises the worker, and loads
+ * the configuration; it never reads a byte that a container sent.
+ */
+#pragma once
+
+#include "config/snapshot.h"
+#include "redirect/supervisor.h"
+
+struct daemon_options {
+    const char *config_path;
+    const char *audit_path;   /* instead of the configuration's; NULL: that */
+    const char *control_path;
+    const char *state_path;
+    unsigned drain_ms;        /* for flows that are up at SIGTERM */
+    monitor_worker_fn worker;
+    void *worker_arg;
+    struct config_snapshot **worker_snapshot; /* where worker_arg has the snapshot: kept current for the next worker */
+};
+
+/* Takes over the snapshot and its bundle (config_load_file_bundled). Returns the exit status; what fails is on the log. */
+int daemon_run(const struct daemon_options *options, struct config_snapshot *snapshot, int bundle);

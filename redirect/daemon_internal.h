@@ -1,0 +1,124 @@
+/*
+ * What the files of the daemon share.
+ *
+ *   daemon.c       life: start, signals, the worker, a new configuration, the end
+ *   enrolment.c    one captured container, from the request to its end
+ *   client.c       one request on the control socket
+ */
+#pragma once
+
+#include "redirect/control.h"
+#include "redirect/daemon.h"
+#include "redirect/enrol.h"
+#include "redirect/loop.h"
+
+#define JOBS_MAX 8 /* children that are in namespaces at the same time */
+
+struct client;
+
+struct daemon {
+    const struct daemon_options *options;
+    struct loop loop;
+    sigset_t mask_before;
+    int signals, audit, state, listener;
+    struct watch signal_watch, listener_watch, channel_watch;
+    struct config_snapshot *snapshot;
+
+    struct worker_process worker;
+    struct loop_timer worker_timer; /* to start the next one; while one starts: to give it up */
+    bool worker_ready;              /* it has answered */
+    bool audit_unsent;
+    uint32_t serial, ping_serial;   /* of the latest message; 0: none */
+    unsigned worker_restarts;
+
+    struct list enrolments;
+    struct list unsent; /* enrolments of which the worker is to be told something */
+    struct list jobs;   /* enrolments that wait for a child */
+    struct loop_timer jobs_timer;
+    unsigned running, count, adopting;
+
+    struct list clients;
+    unsigned client_count;
+
+    int bundle; /* a configuration the worker is to be told, or -1 */
+    uint32_t config_serial; /* it was told, and has not answered: 0: no */
+    bool reload_wanted;     /* another one when this is over */
+    struct client *reload_client;
+
+    bool announced; /* READY=1 was said */
+    bool draining;
+    int exit_status;
+};
+
+enum enrolment_state {
+    ENROLMENT_BUILDING, /* its namespace is being captured */
+    ENROLMENT_SERVED,   /* the worker has its sockets, or gets them */
+    ENROLMENT_FAILED,   /* after a restart it could not be captured again: it is closed and not served */
+    ENROLMENT_LEAVING,
+};
+
+struct enrolment {
+    struct list link, unsent_link, job_link;
+    struct daemon *daemon;
+    struct state_record record;
+    enum enrolment_state state;
+    int netns, pidfd; /* netns only while it is needed: it would keep the namespace alive */
+    struct watch pidfd_watch;
+    struct capture_sockets sockets;
+    int group;
+    uint64_t fingerprint;
+
+    bool has_job, started; /* waiting for a child; it runs */
+    enum enrol_job job;
+    int passage;
+    pid_t child;
+    struct watch passage_watch;
+    struct loop_timer job_timer;
+    bool update_wanted, remove_wanted;
+
+    bool told; /* the worker has its sockets */
+    uint32_t serial; /* of the message that the worker has not answered; 0: none */
+
+    bool coming;  /* whoever wanted it enrolled waits still */
+    bool adopted; /* from the state folder; not yet served again */
+    struct client *client; /* who waits for the outcome, or NULL */
+    int outcome; /* of an enrolment that is taken back */
+    char failure[sizeof(((struct error *)0)->text)];
+};
+
+/* daemon.c */
+void daemon_feed(struct daemon *daemon); /* tell the worker what it has not been told */
+uint32_t daemon_next_serial(struct daemon *daemon);
+/* Load the file anew; `client` (may be NULL) is answered when it is in force. */
+void daemon_reload(struct daemon *daemon, struct client *client);
+void daemon_update_finished(struct daemon *daemon); /* an update of a ruleset ended: maybe the reload's last */
+void daemon_maybe_announce(struct daemon *daemon);
+
+/* enrolment.c */
+const struct acl_policy *enrolment_policy(const struct enrolment *enrolment);
+/* Takes over both descriptors (pidfd may be -1). Answers the client when it is served, or why not. */
+void enrolment_start(struct daemon *daemon, const struct state_record *record, int netns, int pidfd, struct client *client);
+void enrolment_run_jobs(struct loop_timer *timer);
+void enrolment_adopt(const struct state_record *record, void *daemon);
+void enrolment_withdraw(struct enrolment *enrolment, struct client *client);
+void enrolment_verify(struct enrolment *enrolment, struct client *client);
+void enrolment_update(struct enrolment *enrolment); /* its ports changed */
+void enrolment_tell(struct enrolment *enrolment);   /* the worker is to know */
+/* Tell it now: 0, or a negative errno of the channel. */
+int enrolment_send(struct enrolment *enrolment, int channel);
+void enrolment_answered(struct enrolment *enrolment, int code); /* by the worker */
+void enrolment_worker_died(struct enrolment *enrolment);
+void enrolment_client_gone(struct enrolment *enrolment);
+void enrolment_reaped(struct enrolment *enrolment); /* its child */
+bool enrolment_ended(const struct enrolment *enrolment); /* its first process */
+void enrolment_destroy(struct enrolment *enrolment); /* closes what it has, nothing else */
+struct enrolment *enrolment_find(const struct daemon *daemon, const char *id);
+struct enrolment *enrolment_find_namespace(const struct daemon *daemon, const struct namespace_id *id);
+json_t *enrolment_describe(const struct enrolment *enrolment);
+
+/* client.c */
+void client_accept(struct watch *watch, uint32_t events);
+/* Both end the client's wait. `answer` is taken over; NULL: {"ok": true}. `client` may be NULL: then nobody is told. */
+void client_answer(struct client *client, json_t *answer);
+void client_refuse(struct client *client, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void client_close_all(struct daemon *daemon);

@@ -1,0 +1,109 @@
+#include "redirect/enrol.h"
+
+#include "base/fds.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+static void send_result(int passage, struct enrol_result *result, const struct capture_sockets *sockets)
+{
+    int all[CAPTURE_SOCKETS], fds[CAPTURE_SOCKETS];
+    size_t count = 0;
+    memcpy(all, sockets, sizeof(all));
+    for (size_t i = 0; i < CAPTURE_SOCKETS; i++) {
+        if (all[i] < 0)
+            continue;
+        result->present |= (uint8_t)(1u << i);
+        fds[count++] = all[i];
+    }
+    fds_send(passage, result, sizeof(*result), fds, count);
+}
+
+static int work(const struct enrol_plan *plan, struct capture_sockets *sockets, struct enrol_result *result,
+                struct error *err)
+{
+    int r = 0;
+    if (setns(plan->netns, CLONE_NEWNET) < 0)
+        return error_errno(err, errno, "cannot enter the network namespace");
+    switch (plan->job) {
+    case ENROL_BUILD:
+        result->group = -1;
+        r = sealed_capture(&plan->sealed, sockets, &result->group, err);
+        return r < 0 ? r : sealed_fingerprint(&result->fingerprint, err);
+    case ENROL_UPDATE:
+        r = sealed_update(&plan->sealed, plan->sockets, plan->group, err);
+        return r < 0 ? r : sealed_fingerprint(&result->fingerprint, err);
+    case ENROL_VERIFY:
+        return sealed_verify(plan->sealed.attached, plan->fingerprint, err);
+    case ENROL_REMOVE:
+        return sealed_remove(plan->sealed.attached, err);
+    }
+    return r;
+}
+
+__attribute__((noreturn)) static void child(const struct enrol_plan *plan, int passage, pid_t parent)
+{
+    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    struct enrol_result result = {0};
+    struct error err = {0};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+    if (work(plan, &sockets, &result, &err) < 0) {
+        result.code = err.code;
+        snprintf(result.text, sizeof(result.text), "%s", err.text);
+        capture_sockets_close(&sockets);
+    }
+    send_result(passage, &result, &sockets);
+    _exit(0);
+}
+
+int enrol_start(const struct enrol_plan *plan, pid_t *ret_pid, int *ret_passage, struct error *err)
+{
+    int pair[2];
+    pid_t parent = getpid();
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_errno(err, errno, "cannot make a socket pair");
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        child(plan, pair[1], parent);
+    int code = errno;
+    close(pair[1]);
+    if (pid < 0) {
+        close(pair[0]);
+        return error_errno(err, code, "cannot fork");
+    }
+    *ret_pid = pid;
+    *ret_passage = pair[0];
+    return 0;
+}
+
+static void fail(struct enrol_result *result, int code, const char *text)
+{
+    *result = (struct enrol_result){.code = code};
+    snprintf(result->text, sizeof(result->text), "%s", text);
+}
+
+void enrol_receive(int passage, struct enrol_result *ret, struct capture_sockets *ret_sockets)
+{
+    int fds[FDS_MAX], all[CAPTURE_SOCKETS];
+    size_t count = 0;
+    ssize_t got = fds_receive(passage, ret, sizeof(*ret), fds, &count);
+    const int *next = fds;
+    *ret_sockets = (struct capture_sockets)CAPTURE_SOCKETS_NONE;
+    if (got != (ssize_t)sizeof(*ret) || __builtin_popcount(ret->present) != (int)count || ret->present >> CAPTURE_SOCKETS) {
+        for (size_t i = 0; i < count; i++)
+            close(fds[i]);
+        fail(ret, ECHILD, "the process that was to do it was killed");
+        return;
+    }
+    for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
+        all[i] = ret->present & 1u << i ? *next++ : -1;
+    memcpy(ret_sockets, all, sizeof(all));
+}
