@@ -308,6 +308,26 @@ def test_no_request_is_smuggled_past_the_gate(lab):
     assert [line for line in lab.requests() if "http://allowed.example/" in line]
 
 
+PATHS = ["/api/../hidden", "/api/./../hidden", "/api/%2e%2e/hidden", "/api/.%2E/hidden", "/api/..%2fhidden", "/api/%2e%2e%2fhidden",
+         "/api//../hidden", "/api/x/../../hidden", "/api/..;/hidden", "/api/..\\hidden", "/api/..%5chidden", "//api/../hidden",
+         "/api/%252e%252e/hidden", "/api/x#/../../hidden", "/%61pi/../hidden", "/api/%00/../../hidden", "/api/...//hidden",
+         "/hidden/api/", "/hidden?/api/", "/hidden;/api/", "/api/%u002e%u002e/hidden", "/api/a%2f..%2f..%2fhidden",
+         "http://allowed.example/api/../hidden", "http://allowed.example/hidden", "http://allowed.example?/hidden"]
+
+
+def test_no_path_leads_out_of_a_path_rule(lab):
+    """However a server may read it: nothing of it arrives. Nor by the second request of a connection."""
+    run = lab.start(["/usr/bin/python3", "-c", SEND_ALL], allow=["GET http://allowed.example/api/*"])
+    stories = {path: head("allowed.example", first=f"GET {path} HTTP/1.1") for path in PATHS}
+    stories["second"] = head("allowed.example", first="GET /api/fine HTTP/1.1") + head("allowed.example", first="GET /hidden HTTP/1.1")
+    stories["method"] = head("allowed.example", "Content-Length: 0", first="POST /api/hidden HTTP/1.1")
+    run.say(json.dumps(stories))
+    run.process.stdin.close()
+    run.process.stdin = None
+    run.wait().ok()
+    assert {line.split()[1] for line in lab.requests()} == {"http://allowed.example/api/fine"}
+
+
 def question(name, kind=1, klass=1, flags=0x0100, counts=(1, 0, 0, 0), more=b"", identity=4711):
     labels = b"".join(bytes([len(label)]) + label for label in name) + b"\0"
     return struct.pack(">HH4H", identity, flags, *counts) + labels + struct.pack(">HH", kind, klass) + more
