@@ -396,8 +396,9 @@ static int forbid_devices(const struct mount_table *mounts, struct error *err)
         if (entry->nodev || !path_is_within(entry->point, "/dev"))
             continue;
         failed = set_attributes(AT_FDCWD, entry->point, 0, 0, MOUNT_ATTR_NODEV, err);
-        if (failed && is_out_of_reach(-failed))
-            failed = 0;
+        if (failed == -EPERM || is_out_of_reach(-failed))
+            failed = 0; /* locked by whoever made our namespace (another mount may lie over it): it had the
+                           flag before */
     }
     if (!failed && !own_dev) /* the nodes lie in the root file system */
         failed = set_attributes(AT_FDCWD, "/", 0, 0, MOUNT_ATTR_NODEV, err);

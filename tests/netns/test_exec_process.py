@@ -73,6 +73,11 @@ def test_a_folder_that_is_masked_is_an_error(enclosed):
         folder.rmdir()
 
 
+def test_inside_another_exec_it_says_that_it_cannot(enclosed):
+    result = enclosed.run(enclosed.binary, "exec", "-q", "--policy", "airgapped", "--", "true")
+    assert result.returncode == 125 and "inside another sallyport exec" in result.stderr
+
+
 def test_umask_limits_and_ignored_signals_are_passed_on(enclosed):
     line = " ".join(enclosed.line("sh", "-c", "'umask; ulimit -n; grep -E \"Sig(Blk|Ign)\" /proc/self/status'"))
     outer = f"umask 0027; ulimit -n 321; trap '' HUP; {line}"
