@@ -17,7 +17,9 @@
 #include <pwd.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -26,6 +28,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Does this user namespace know the id? (One mapped for a single user, as a rootless container may have, knows no other.) */
+static bool id_is_mapped(const char *map, unsigned id)
+{
+    unsigned first, outside, count;
+    bool found = false;
+    FILE *file = fopen(map, "re");
+    while (file && !found && fscanf(file, "%u %u %u", &first, &outside, &count) == 3)
+        found = id >= first && id - first < count;
+    if (file)
+        fclose(file);
+    return found;
+}
+
 static int change_user(struct error *err)
 {
     const struct passwd *user = getpwnam("sallyport");
@@ -33,6 +48,10 @@ static int change_user(struct error *err)
         user = getpwnam("nobody");
     uid_t uid = user ? user->pw_uid : 65534;
     gid_t gid = user ? user->pw_gid : 65534;
+    if (!id_is_mapped("/proc/self/uid_map", uid) || !id_is_mapped("/proc/self/gid_map", gid)) {
+        log_info("worker: no other user is mapped here; it stays the caller's, without capabilities");
+        return 0;
+    }
     if (setgroups(0, NULL) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
         return error_errno(err, errno, "cannot change to uid %u", uid);
     return 0;
