@@ -97,17 +97,11 @@ static int plan_ids(struct inside *inside, struct error *err)
     return failed ? error_errno(err, errno, "cannot read /proc/self/uid_map (is /proc mounted?)") : 0;
 }
 
-static int write_file(const char *path, const char *text)
-{
-    int _cleanup_fd_ fd = open(path, O_WRONLY | O_CLOEXEC);
-    return fd < 0 || write(fd, text, strlen(text)) < 0 ? -errno : 0;
-}
-
 static int write_map(pid_t pid, const char *name, const char *text, struct error *err)
 {
     char path[64];
     snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-    int failed = write_file(path, text);
+    int failed = file_write(path, text);
     return failed ? error_errno(err, -failed, "cannot map the ids of a user namespace (%s)", name) : 0;
 }
 
@@ -380,8 +374,8 @@ static void relax_sysctls(const struct inside *inside)
     unsigned first = inside->single_id ? (unsigned)getegid() : 0,
              last = inside->single_id ? first : 2147483647u;
     snprintf(range, sizeof(range), "%u %u", first, last);
-    write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
-    write_file("/proc/sys/net/ipv4/ping_group_range", range);
+    file_write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    file_write("/proc/sys/net/ipv4/ping_group_range", range);
 }
 
 /* A child of our parent: CLONE_PARENT. No glibc state depends on the difference to fork(). */

@@ -21,6 +21,8 @@ bool paths_cover(const struct paths *paths, const char *path);
 bool path_is_within(const char *path, const char *folder);
 /* The whole file as a heap string, NULL on error (errno). */
 char *file_read(const char *path);
+/* One write(2) into a file that is there. 0 or a negative errno. */
+int file_write(const char *path, const char *text);
 
 struct mount_entry {
     char *point, *root, *type;

@@ -13,6 +13,9 @@
  * virtio ports, vsock and uinput are exits; block devices hold the files of everybody. Its own devpts and
  * /dev/shm elsewhere   devices do not open (nodev) resolv.conf names the gateway
  *
+ * cgroups    no new cgroup namespaces, so no new mounts of cgroup file systems; the caller's stays, for
+ * programs that ask what memory they may use
+ *
  * A new mount of procfs or sysfs from inside, in whatever user namespace, is refused by the kernel because
  * the mounts that it can see are partly covered by locked mounts (fs/namespace.c: mount_too_revealing).
  *
@@ -494,6 +497,17 @@ static int restrict_proc(struct error *err)
     return failed;
 }
 
+/* In a cgroup namespace of one's own, cgroup file systems can be mounted anew, writable: as root, to kill or
+ * freeze processes outside. Elsewhere that takes a capability over the caller's cgroup namespace, which
+ * nobody inside has. A limit of user namespace A holds in those nested in it (kernel/ucount.c: inc_ucount),
+ * and only A may change it. */
+static int forbid_cgroup_namespaces(struct error *err)
+{
+    const char *path = "/proc/sys/user/max_cgroup_namespaces";
+    int failed = file_write(path, "0");
+    return failed ? error_errno(err, -failed, "cannot write %s", path) : 0;
+}
+
 static int mount_proc(struct error *err)
 {
     if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0) {
@@ -503,7 +517,8 @@ static int mount_proc(struct error *err)
                            : "";
         return error_set(err, errno, "cannot mount a new /proc: %s%s", strerror(errno), hint);
     }
-    return restrict_proc(err);
+    int failed = forbid_cgroup_namespaces(err);
+    return failed ? failed : restrict_proc(err);
 }
 
 /* Both spellings of what the user named, as masks are looked up by resolved paths. */

@@ -78,6 +78,12 @@ char *file_read(const char *path)
     return NULL;
 }
 
+int file_write(const char *path, const char *text)
+{
+    int _cleanup_fd_ fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd < 0 || write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
 /* "\040" and the like, as the kernel writes blanks in paths (fs/proc_namespace.c: mangle). In place. */
 static void unescape(char *text)
 {

@@ -1,5 +1,6 @@
 """The doors besides the network: each of them shut, for root and for an ordinary user."""
 import os
+import shutil
 import socket
 import subprocess
 import uuid
@@ -151,6 +152,41 @@ def test_the_kernel_is_not_configured_from_inside(enclosed, path):
     "unshare -Urm mount --bind / /mnt", "unshare -Urm mount -t overlay -o lowerdir=/run:/etc none /mnt"])
 def test_masks_cannot_be_taken_off(enclosed, command):
     assert enclosed.run(*command.split()).returncode != 0
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("command", ["unshare -C true", "unshare -UrC true", "unshare -UrCm mount -t cgroup2 none /mnt",
+                                     "unshare -Urm mount -t cgroup2 none /mnt", "mount -t cgroup2 none /mnt",
+                                     "unshare -Urm mount -t cgroup -o none,name=sallyport none /mnt"])
+def test_cgroups_cannot_be_mounted_anew(enclosed, command):
+    """Writable, they would kill or freeze processes outside."""
+    assert enclosed.run(*command.split()).returncode != 0
+
+
+def test_a_cgroup_namespace_cannot_be_had_by_clone(enclosed):
+    """clone3(2) keeps its flags where a filter could not read them."""
+    clone = "class A(ctypes.Structure): _fields_ = [(str(i), ctypes.c_uint64) for i in range(8)]\n"
+    story = "import ctypes, errno, os\nlibc = ctypes.CDLL(None, use_errno=True)\n" + clone + \
+        "for flags in 0x02000000, 0x12000000:\n" \
+        "    got = libc.syscall(435, ctypes.byref(A(flags, 0, 0, 0, 17, 0, 0, 0)), 64)\n" \
+        "    if got == 0: os._exit(0)\n" \
+        "    print(errno.errorcode[ctypes.get_errno()] if got < 0 else 'made')"
+    assert set(enclosed.python(story).split()) <= {"EPERM", "ENOSPC"}
+
+
+@pytest.mark.parametrize("command", ["unshare -Ur id -u", "unshare -Urn true", "unshare -Urm mount -t tmpfs none /mnt",
+                                     "unshare -Urpfmiu true"])
+def test_user_namespaces_nest(enclosed, command):
+    """What sandboxes of browsers and of build tools need."""
+    result = enclosed.run(*command.split())
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
+def test_bubblewrap(enclosed):
+    for more in (["--unshare-user", "--unshare-pid", "--unshare-net", "--dev", "/dev"], ["--unshare-user", "--tmpfs", "/tmp"]):
+        result = enclosed.run("bwrap", "--ro-bind", "/", "/", *more, "echo", "ran")
+        assert result.stdout == "ran\n", result.stderr
 
 
 def test_another_procfs_is_covered(enclosed):
