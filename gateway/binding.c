@@ -21,9 +21,10 @@ static bool may_dial(struct flow *flow, const struct addr *candidate)
 {
     struct dial *dial = &flow->dial;
     struct acl_verdict verdict = acl_policy_judge_address(flow->policy, candidate);
-    if (!worker_may_dial(flow->worker, flow->policy, candidate)) {
+    const char *guarded = worker_guard(flow->worker, flow->policy, candidate);
+    if (guarded) {
         dial->refused = ACL_DESTINATION_GUARDED;
-        dial->refused_range = acl_guard_range_name(candidate);
+        dial->refused_range = guarded;
         return false;
     }
     if (verdict.reason == ACL_RULE_DENY && !flow->would_deny) {

@@ -52,20 +52,6 @@ static void second_ready(struct poll_handle *handle, uint32_t events)
         attempt_ready(list_entry(handle, struct dial_attempt, own_poll));
 }
 
-/* An address of the machine the gateway runs on: its services trust who is local, so a name that leads there
- * is rebinding, unless the network was named. The kernel has chosen the source address by now, and for a
- * local destination it is the same. */
-static bool is_own_machine(const struct flow *flow, int fd, const struct addr *address)
-{
-    struct sockaddr_storage local;
-    socklen_t length = sizeof(local);
-    struct addr source;
-    return getsockname(fd, (struct sockaddr *)&local, &length) == 0 &&
-           addr_from_sockaddr((struct sockaddr *)&local, &source) && addr_equal_ip(&source, address) &&
-           !config_destination_allowed(flow->worker->snapshot, address) &&
-           !acl_policy_names_network(flow->policy, address);
-}
-
 static int attempt_connect(struct flow *flow, struct dial_attempt *attempt, const struct addr *address)
 {
     struct sockaddr_storage to;
@@ -77,8 +63,6 @@ static int attempt_connect(struct flow *flow, struct dial_attempt *attempt, cons
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     if (connect(fd, (struct sockaddr *)&to, length) < 0 && errno != EINPROGRESS)
         return -errno;
-    if (is_own_machine(flow, fd, address))
-        return -ELOOP;
     attempt->flow = flow;
     attempt->address = *address;
     struct poll_handle *poll = attempt_poll(attempt);
@@ -109,11 +93,7 @@ static void dial_next(struct flow *flow)
         }
         dial->last_error = r;
     }
-    if (dial->attempts[0].active || dial->attempts[1].active)
-        return;
-    if (dial->last_error == -ELOOP)
-        flow_deny(flow, ACL_DESTINATION_GUARDED, "an address of the gateway's own machine");
-    else
+    if (!dial->attempts[0].active && !dial->attempts[1].active)
         flow_deny(flow, ACL_CONNECT_FAILED, strerror(-dial->last_error));
 }
 

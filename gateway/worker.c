@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "gateway/confine.h"
 #include "gateway/flow.h"
+#include "gateway/own_address.h"
 #include "gateway/reload.h"
 
 #include <errno.h>
@@ -43,18 +44,22 @@ bool worker_only_records(const struct worker *worker, const struct acl_policy *p
     return worker->audit_only || acl_policy_mode(policy) == ACL_MODE_AUDIT;
 }
 
+const char *worker_guard(const struct worker *worker, const struct acl_policy *policy,
+                         const struct addr *address)
+{
+    enum acl_guard_class class = acl_guard_classify(address);
+    if (class == ACL_GUARD_NEVER)
+        return acl_guard_range_name(address);
+    if (config_destination_allowed(worker->snapshot, address) || acl_policy_names_network(policy, address))
+        return NULL;
+    if (class == ACL_GUARD_PRIVATE)
+        return acl_guard_range_name(address);
+    return own_address_is(worker->routes, address) ? "an address of the gateway's own machine" : NULL;
+}
+
 bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy, const struct addr *address)
 {
-    switch (acl_guard_classify(address)) {
-    case ACL_GUARD_PUBLIC:
-        return true;
-    case ACL_GUARD_PRIVATE:
-        return config_destination_allowed(worker->snapshot, address) ||
-               acl_policy_names_network(policy, address);
-    case ACL_GUARD_NEVER:
-        return false;
-    }
-    return false;
+    return worker_guard(worker, policy, address) == NULL;
 }
 
 struct audit_event worker_event(const struct worker *worker, const struct capture *capture,
@@ -179,7 +184,8 @@ static void take_config(struct worker *w, const struct channel_message *message,
         worker_answer(w, message->serial, -r);
 }
 
-static void obey(struct worker *w, const struct channel_message *message, struct capture_sockets *sockets, int fd)
+static void obey(struct worker *w, const struct channel_message *message, struct capture_sockets *sockets,
+                 int fd)
 {
     switch (message->type) {
     case CHANNEL_CAPTURE:
@@ -328,6 +334,9 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     int r = start_loop(w, channel, err);
     if (r < 0)
         return r;
+    w->routes = own_address_open(err);
+    if (w->routes < 0)
+        return w->routes;
     start_deadlines(w);
     start_resolver(w);
     w->forwarder = forwarder_create(&w->loop, &w->poller, &w->resolver, &w->snapshot);
@@ -393,6 +402,7 @@ static void release(struct worker *w)
     uv_run(&w->loop, UV_RUN_DEFAULT);
     uv_loop_close(&w->loop);
     close(w->channel);
+    close(w->routes);
     pipe_pool_finish(&w->pipes);
     namebook_destroy(w->names);
     report_destroy(w->report);

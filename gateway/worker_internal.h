@@ -31,6 +31,7 @@ struct worker {
     uv_prepare_t sweep; /* frees what ended during the turn */
     uv_poll_t channel_watch;
     int channel;
+    int routes; /* asks whether an address is the machine's own */
     struct poller poller;
     struct config_snapshot *snapshot;
     const struct config_limits *limits;
@@ -103,10 +104,10 @@ void worker_answer(struct worker *worker, uint32_t serial, int code);
 
 /* Does this policy only record? */
 bool worker_only_records(const struct worker *worker, const struct acl_policy *policy);
-/* May an upstream socket go to this address? The guard (DESIGN section 6) with what config and policy open.
- */
-bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy,
-                     const struct addr *address);
+/* May an upstream socket go to this address? The guard (DESIGN section 6) with what config and policy open, and the
+ * addresses of our own machine. NULL: it may; else what it is, a static string. */
+const char *worker_guard(const struct worker *worker, const struct acl_policy *policy, const struct addr *address);
+bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy, const struct addr *address);
 /* An event with what all events of a capture share. */
 struct audit_event worker_event(const struct worker *worker, const struct capture *capture,
                                 const struct acl_policy *policy);

@@ -86,10 +86,12 @@ def test_a_dead_name_server_is_a_denial_not_a_wait(lab):
     assert run.out.startswith("HTTP/1.1 502 ") and run.audit.reasons() == {"dns_failed"}
 
 
-def test_an_allowed_name_does_not_lead_to_the_gateways_own_machine(lab):
+@pytest.mark.parametrize("device", ["lo", "uplink"])  # on the uplink it is a secondary address
+def test_an_allowed_name_does_not_lead_to_the_gateways_own_machine(lab, device):
     """A public address of the host itself: its services take whoever comes from there for local."""
-    lab.host.run("ip", "addr", "replace", "203.0.114.9/32", "dev", "lo")
+    lab.host.run("ip", "addr", "replace", "203.0.114.9/32", "dev", device)
     policy = lab.config('version: 1\npolicies: {story: {allow: [own.example], bind: "off"}}\n')
     run = lab.exec([*CURL, "--resolve", "own.example:80:203.0.114.9", "http://own.example/"], config=policy)
+    lab.host.run("ip", "addr", "del", "203.0.114.9/32", "dev", device)
     assert "destination_guarded (an address of the gateway's own machine)" in run.out
     assert run.audit.reasons() == {"destination_guarded"}
