@@ -10,7 +10,8 @@
 
 static const struct command *const commands[] = {&command_exec,     &command_gateway, &command_enroll,
                                                 &command_withdraw, &command_verify,  &command_ps,
-                                                &command_reload,   &command_inspect, &command_policy};
+                                                &command_reload,   &command_log,     &command_inspect,
+                                                &command_policy};
 #define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
 
 int command_help(const struct command *self)

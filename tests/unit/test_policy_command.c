@@ -7,76 +7,14 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "cli/command.h"
-
-#include <getopt.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "tests/unit/run_command.h"
 
 #define CONFIGS TEST_DATA "/../configs"
-#define ARGS_MAX 12
 #define NAMED "complete.yaml", "--policy", "web"
-
-/* What cli/main.c offers commands; the texts are its own. */
-int command_help(const struct command *self)
-{
-    printf("%s\n", self->help);
-    return EXIT_YES;
-}
-
-int command_misuse(const struct command *self, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fprintf(stderr, "sallyport %s: ", self->name);
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\n");
-    va_end(args);
-    return EXIT_WRONG;
-}
-
-/* ---- running it ---- */
-
-struct outcome {
-    int status;
-    char out[65536], err[8192];
-};
-
-/* From here on `stream` goes to a file of its own; what was there before is returned. */
-static int divert(FILE *stream, FILE **ret_to)
-{
-    fflush(stream);
-    int kept = dup(fileno(stream));
-    *ret_to = tmpfile();
-    assert_non_null(*ret_to);
-    assert_true(kept >= 0 && dup2(fileno(*ret_to), fileno(stream)) >= 0);
-    return kept;
-}
-
-static void restore(FILE *stream, int kept, FILE *from, char *text, size_t size)
-{
-    fflush(stream);
-    dup2(kept, fileno(stream));
-    close(kept);
-    rewind(from);
-    text[fread(text, 1, size - 1, from)] = 0;
-    fclose(from);
-}
 
 static void run_policy(const char *const *args, struct outcome *ret)
 {
-    char *argv[ARGS_MAX + 2] = {"policy"};
-    int argc = 1;
-    FILE *out, *err;
-    for (; args[argc - 1]; argc++)
-        argv[argc] = (char *)args[argc - 1];
-    int kept_out = divert(stdout, &out), kept_err = divert(stderr, &err);
-    optind = 0;
-    ret->status = command_policy.run(&command_policy, argc, argv);
-    restore(stdout, kept_out, out, ret->out, sizeof(ret->out));
-    restore(stderr, kept_err, err, ret->err, sizeof(ret->err));
+    run_command(&command_policy, args, ret);
 }
 
 struct expectation {
