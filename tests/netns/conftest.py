@@ -3,10 +3,12 @@ Fixtures: one lab a run, a fresh look at it for each test. What the machine lack
 
     --binary PATH   the sallyport to test (default: $SALLYPORT_BINARY, else build/cli/sallyport)
 """
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,22 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "smoke: also run against the sanitized binary")
 
 
+def make_folder():
+    """A folder for this run, and the lock that says it is in use. Folders of killed runs, which nobody locks, are removed."""
+    for lock in Path(tempfile.gettempdir()).glob("sallyport-lab-*/lock"):
+        try:
+            with open(lock, "r+") as left:
+                if time.time() - lock.stat().st_mtime > 60:  # a younger one may be about to be locked
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(lock.parent, ignore_errors=True)
+        except OSError:
+            continue  # in use, somebody else's, or gone
+    folder = Path(tempfile.mkdtemp(prefix="sallyport-lab-"))
+    lock = open(folder / "lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return folder, lock
+
+
 @pytest.fixture(scope="session")
 def whole_lab(request):
     binary = Path(request.config.getoption("--binary") or os.environ.get("SALLYPORT_BINARY")
@@ -38,7 +56,7 @@ def whole_lab(request):
     missing = laboratory.missing_programs(*PROGRAMS)
     if missing:
         pytest.skip(f"not installed: {' '.join(missing)} (scripts/install-deps test)")
-    folder = tempfile.mkdtemp(prefix="sallyport-lab-")
+    folder, lock = make_folder()
     made = None
     try:
         try:
@@ -51,6 +69,7 @@ def whole_lab(request):
         if made:
             made.close()
         shutil.rmtree(folder, ignore_errors=True)
+        lock.close()
 
 
 @pytest.fixture
