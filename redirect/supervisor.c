@@ -48,8 +48,8 @@ __attribute__((noreturn)) static void become_worker(monitor_worker_fn run, void 
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     dup2(null, STDIN_FILENO);
     dup2(null, STDOUT_FILENO);
-    channel = fcntl(channel, F_DUPFD_CLOEXEC, 100); /* past 3 and 4, wherever they were */
-    audit = audit >= 0 ? fcntl(audit, F_DUPFD_CLOEXEC, 100) : -1;
+    channel = fcntl(channel, F_DUPFD_CLOEXEC, 5); /* past 3 and 4, wherever they were */
+    audit = audit >= 0 ? fcntl(audit, F_DUPFD_CLOEXEC, 5) : -1;
     dup3(channel, 3, O_CLOEXEC);
     if (audit >= 0)
         dup3(audit, 4, O_CLOEXEC);
