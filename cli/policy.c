@@ -58,13 +58,16 @@ const char *policy_bind_text(enum acl_bind bind)
 static const struct subcommand {
     const char *name;
     int (*run)(const struct command *self, int argc, char **argv);
-} subcommands[] = {
-    {"check", policy_check}, {"test", policy_test}, {"show", policy_show}, {"diff", policy_diff}};
+} subcommands[] = {{"check", policy_check},
+                   {"test", policy_test},
+                   {"show", policy_show},
+                   {"diff", policy_diff},
+                   {"suggest", policy_suggest}};
 
 static int run(const struct command *self, int argc, char **argv)
 {
     if (argc < 2)
-        return command_misuse(self, "say what to do: check, test, show or diff");
+        return command_misuse(self, "say what to do: check, test, show, diff or suggest");
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
         return command_help(self);
     for (size_t i = 0; i < sizeof(subcommands) / sizeof(*subcommands); i++) {
@@ -73,12 +76,12 @@ static int run(const struct command *self, int argc, char **argv)
         optind = 0;
         return subcommands[i].run(self, argc - 1, argv + 1);
     }
-    return command_misuse(self, "there is no \"%s\": say check, test, show or diff", argv[1]);
+    return command_misuse(self, "there is no \"%s\": say check, test, show, diff or suggest", argv[1]);
 }
 
 const struct command command_policy = {
     .name = "policy",
-    .arguments = "check|test|show|diff …",
+    .arguments = "check|test|show|diff|suggest …",
     .summary = "checks policy files, and tells what a policy allows and why",
     .run = run,
     .help =
@@ -107,6 +110,13 @@ const struct command command_policy = {
         "      What the change from one file to the other opens and closes, which options it sets, and who "
         "gets\n"
         "      another policy. Policies are compared by what they do, not by how they are written.\n"
+        "\n"
+        "  suggest [--policy NAME] [--container NAME] [--denied] [--siblings N] AUDIT…\n"
+        "      The smallest policy under which what these audit logs saw would pass, with counts as "
+        "comments. A "
+        "wildcard\n"
+        "      stands for N (3) siblings or more, never over a public suffix; --denied adds what was "
+        "denied.\n"
         "\n"
         "  -c, --config FILE  the policy file; without it " POLICY_DEFAULT_FILE "\n"
         "                     when there is one, else only what is built in\n"

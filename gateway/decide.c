@@ -21,9 +21,23 @@ static void become_raw(struct flow *flow)
     http_flow_destroy(flow);
 }
 
-/* Audit mode lets a flow through that enforce would refuse: to where it was going, whatever it is called. */
+static bool take_bound_name(const char *name, size_t length, void *arg)
+{
+    struct flow *flow = arg;
+    memcpy(flow->name, name, length);
+    flow->name[length] = 0;
+    flow->name_length = (uint8_t)length;
+    return false;
+}
+
+/* Audit mode lets a flow through that enforce would refuse: to where it was going, whatever it is called.
+ * What names nobody itself is recorded under the name that DNS answered its address for: a tcp:// rule would
+ * know it by that. */
 void flow_pass_unjudged(struct flow *flow)
 {
+    if (flow->kind != FLOW_TLS && flow->kind != FLOW_HTTP && !flow->name_length)
+        namebook_names(flow->worker->names, &flow->destination, uv_now(&flow->worker->loop), take_bound_name,
+                       flow);
     if (flow->kind != FLOW_TLS && !(flow->kind == FLOW_HTTP && flow->name_length))
         become_raw(flow);
     flow_bind_destination(flow, NULL);

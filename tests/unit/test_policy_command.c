@@ -258,11 +258,11 @@ static void wrong_use_says_what_to_write(void **state)
 {
     (void)state;
     static const struct expectation cases[] = {
-        {{NULL}, EXIT_WRONG, NULL, "sallyport policy: say what to do: check, test, show or diff\n"},
+        {{NULL}, EXIT_WRONG, NULL, "sallyport policy: say what to do: check, test, show, diff or suggest\n"},
         {{"chekc"},
          EXIT_WRONG,
          NULL,
-         "sallyport policy: there is no \"chekc\": say check, test, show or diff\n"},
+         "sallyport policy: there is no \"chekc\": say check, test, show, diff or suggest\n"},
         {{"check"}, EXIT_WRONG, NULL, "sallyport policy: check: name at least one policy file\n"},
         {{"check", "--jsn", "x"},
          EXIT_WRONG,
@@ -338,17 +338,23 @@ static void wrong_use_says_what_to_write(void **state)
 
 /* ---- diff ---- */
 
+static char *read_text(const char *path)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_true(getdelim(&text, &size, 0, file) > 0);
+    fclose(file);
+    return text;
+}
+
 static void differences_are_told_in_words(void **state)
 {
     (void)state;
     static struct outcome got;
-    char *expected = NULL;
-    size_t size = 0;
     assert_int_equal(chdir(CONFIGS "/diff"), 0);
-    FILE *file = fopen("old_new.expected", "r");
-    assert_non_null(file);
-    assert_true(getdelim(&expected, &size, 0, file) > 0);
-    fclose(file);
+    char *expected = read_text("old_new.expected");
     run_policy((const char *const[]){"diff", "old.yaml", "new.yaml", NULL}, &got);
     assert_string_equal(got.out, expected);
     assert_int_equal(got.status, EXIT_NO);
@@ -399,6 +405,103 @@ static void diff_is_used_with_two_files(void **state)
         {{"diff", "--json", "--policy", "agent", "smallest.yaml", "complete.yaml"}, EXIT_YES, NULL, NULL},
     };
     RUN_ALL(cases);
+}
+
+/* ---- suggest ---- */
+
+static void a_log_becomes_the_smallest_policy(void **state)
+{
+    (void)state;
+    static struct outcome got;
+    assert_int_equal(chdir(TEST_DATA "/audit"), 0);
+    char *expected = read_text("learn.yaml");
+    run_policy((const char *const[]){"suggest", "learn.jsonl", NULL}, &got);
+    assert_string_equal(got.out, expected);
+    assert_string_equal(got.err, "");
+    assert_int_equal(got.status, EXIT_YES);
+    free(expected);
+}
+
+/* Flows that the log let through pass under what was suggested; others do not. */
+static void what_was_seen_passes_and_nothing_else(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *target;
+        int status;
+    } cases[] = {
+        {"https://registry.example.com", EXIT_YES},
+        {"http://registry.example.com", EXIT_NO},
+        {"https://www.example.net", EXIT_YES},
+        {"http://www.example.net", EXIT_YES},
+        {"http://deb.example.net", EXIT_YES},
+        {"https://shard7.cdn.example.org", EXIT_YES},
+        {"https://cdn.example.org", EXIT_NO},
+        {"https://project1.github.io", EXIT_YES},
+        {"https://project9.github.io", EXIT_NO},
+        {"https://n9.internal", EXIT_NO},
+        {"https://three.pair.example.org", EXIT_NO},
+        {"tcp://git.example.com:22", EXIT_YES},
+        {"10.20.0.7:5432", EXIT_YES},
+        {"[2001:db8::7]:5432", EXIT_YES},
+        {"10.30.7.7:443", EXIT_YES},
+        {"https://tracker.example.com", EXIT_NO},
+        {"https://late.example.com", EXIT_NO},
+        {"https://evil.example.com", EXIT_NO},
+    };
+    static struct outcome got;
+    assert_int_equal(chdir(TEST_DATA "/audit"), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        run_policy((const char *const[]){"test", "-c", "learn.yaml", cases[i].target, NULL}, &got);
+        if (got.status != cases[i].status)
+            fail_msg("%s: %s%s", cases[i].target, got.out, got.err);
+    }
+}
+
+static void suggestions_are_asked_for_in_ways(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args[ARGS_MAX + 1];
+        int status;
+        const char *has, *has_not; /* in what it prints */
+    } cases[] = {
+        {{"suggest", "--siblings", "0", "learn.jsonl"}, EXIT_YES, "- https://shard0.cdn.example.org ", "*."},
+        {{"suggest", "--siblings", "2", "learn.jsonl"},
+         EXIT_YES,
+         "- https://*.pair.example.org ",
+         "*.github.io"},
+        {{"suggest", "--denied", "learn.jsonl"},
+         EXIT_YES,
+         "- https://late.example.com ",
+         "- https://tracker"},
+        {{"suggest", "--container", "job-2", "learn.jsonl"}, EXIT_YES, "allow: []\n", "registry"},
+        {{"suggest", "--container", "job-2-id", "--denied", "learn.jsonl"},
+         EXIT_YES,
+         "- https://late",
+         "registry"},
+        {{"suggest", "--policy", "ci", "learn.jsonl"}, EXIT_YES, "\n  ci:\n", "suggested:"},
+        {{"suggest", "broken.jsonl"}, EXIT_YES, "# 6 lines of the log could not be read.\n", NULL},
+        {{"suggest", "broken.jsonl"},
+         EXIT_YES,
+         "suggest: broken.jsonl:3: not JSON at column 3; passed over\n",
+         NULL},
+        {{"suggest", "--policy", "a b", "learn.jsonl"}, EXIT_WRONG, "a policy cannot be named", "version:"},
+        {{"suggest"}, EXIT_WRONG, "name at least one audit log", NULL},
+        {{"suggest", "missing.jsonl"}, EXIT_WRONG, "missing.jsonl: cannot read it", "version:"},
+        {{"suggest", "--siblings", "1", "x"}, EXIT_WRONG, "write a number from 2 to 1000, or 0", NULL},
+        {{"suggest", "--siblings", "x", "x"}, EXIT_WRONG, "write a number from 2 to 1000, or 0", NULL},
+    };
+    static struct outcome got;
+    static char both[sizeof(got.out) + sizeof(got.err)];
+    assert_int_equal(chdir(TEST_DATA "/audit"), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        run_policy(cases[i].args, &got);
+        snprintf(both, sizeof(both), "%s%s", got.out, got.err);
+        if (got.status != cases[i].status || !strstr(both, cases[i].has) ||
+            (cases[i].has_not && strstr(both, cases[i].has_not)))
+            fail_msg("%zu: %d %s", i, got.status, both);
+    }
 }
 
 /* ---- check, show ---- */
@@ -501,6 +604,9 @@ int main(void)
         cmocka_unit_test(differences_are_told_in_words),
         cmocka_unit_test(what_says_the_same_is_no_difference),
         cmocka_unit_test(diff_is_used_with_two_files),
+        cmocka_unit_test(a_log_becomes_the_smallest_policy),
+        cmocka_unit_test(what_was_seen_passes_and_nothing_else),
+        cmocka_unit_test(suggestions_are_asked_for_in_ways),
         cmocka_unit_test(check_answers_for_each_file),
         cmocka_unit_test(warnings_do_not_make_check_fail),
         cmocka_unit_test(show_tells_rules_and_where_they_come_from),
