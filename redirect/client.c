@@ -149,6 +149,9 @@ static void enroll(struct client *client, struct state_record *record, int *fds,
         client_refuse(client, "refused",
                       "%s is in the network namespace of the host, which is not captured: start it with a network of its own",
                       record->id);
+    } else if (record->attached && !namespace_host_known()) {
+        client_refuse(client, "refused", "it cannot be told whether %s is in the network namespace of the host "
+                      "(/proc/1/ns/net cannot be read), and attached capture would not notice", record->id);
     } else if ((other = enrolment_find(d, record->id))) {
         client_refuse(client, "exists", "%s is enrolled already", record->id);
     } else if ((other = enrolment_find_namespace(d, &record->netns))) {

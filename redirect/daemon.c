@@ -283,7 +283,8 @@ void daemon_reload(struct daemon *d, struct client *client)
     struct error err;
     int bundle, audit = -1;
     if (d->config_serial || d->reload_client || d->draining) {
-        d->reload_wanted = !client && !d->draining;
+        if (!client && !d->draining)
+            d->reload_wanted = true;
         client_refuse(client, "busy", "the gateway is loading a configuration already, or about to end: try again");
         return;
     }

@@ -7,8 +7,8 @@
  *   LEAVING    sockets and state file are gone at once; the rules go by a child when the namespace lives on, the worker's sockets
  *              when it says so; then nothing is left, and whoever asked is answered
  *
- * Whatever fails on the way to SERVED goes to LEAVING with the reason, so a half-done enrolment is undone by the same code.
- * A failed child may have got anywhere, so the rules are always removed after it.
+ * Whatever fails on the way to SERVED goes to LEAVING with the reason, so a half-done enrolment is undone by the same code. A
+ * child that failed has cleaned up behind itself; one that was killed may have got anywhere, so the rules are removed after it.
  */
 #include "redirect/daemon_internal.h"
 
@@ -175,7 +175,7 @@ static void not_built(struct enrolment *e, const struct enrol_result *result)
     snprintf(e->failure, sizeof(e->failure), "%s", result->text);
     e->outcome = result->code;
     if (!e->adopted) {
-        leave(e, true);
+        leave(e, result->code == ECHILD);
         return;
     }
     log_error("%s is not captured again: %s; it stays closed and is not served", e->record.id, result->text);

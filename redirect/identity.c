@@ -36,17 +36,6 @@ static bool is_namespace_at(const char *path, const struct namespace_id *id)
     return stat(path, &status) == 0 && status.st_dev == id->device && status.st_ino == id->inode;
 }
 
-bool namespace_is_host(const struct namespace_id *id)
-{
-    return is_namespace_at("/proc/self/ns/net", id) || is_namespace_at("/proc/1/ns/net", id);
-}
-
-int namespace_of_socket(int fd, struct error *err)
-{
-    int netns = ioctl(fd, SIOCGSKNS);
-    return netns < 0 ? error_errno(err, errno, "cannot tell the namespace of a socket") : netns;
-}
-
 /* The whole of a small file of /proc, NUL-terminated. 0 or a negative errno. */
 static int read_proc(pid_t pid, const char *name, char *text, size_t size)
 {
@@ -58,6 +47,32 @@ static int read_proc(pid_t pid, const char *name, char *text, size_t size)
         return errno == ENOENT ? -ESRCH : -errno;
     text[got] = 0;
     return 0;
+}
+
+#define KERNEL_THREADS 2 /* their parent, in the machine's own pid namespace */
+
+static bool sees_kernel_threads(void)
+{
+    char name[32];
+    return read_proc(KERNEL_THREADS, "comm", name, sizeof(name)) == 0 && !strcmp(name, "kthreadd\n");
+}
+
+bool namespace_is_host(const struct namespace_id *id)
+{
+    return is_namespace_at("/proc/self/ns/net", id) || is_namespace_at("/proc/1/ns/net", id) ||
+           (sees_kernel_threads() && is_namespace_at("/proc/2/ns/net", id));
+}
+
+bool namespace_host_known(void)
+{
+    struct stat status;
+    return stat("/proc/1/ns/net", &status) == 0 || (sees_kernel_threads() && stat("/proc/2/ns/net", &status) == 0);
+}
+
+int namespace_of_socket(int fd, struct error *err)
+{
+    int netns = ioctl(fd, SIOCGSKNS);
+    return netns < 0 ? error_errno(err, errno, "cannot tell the namespace of a socket") : netns;
 }
 
 int process_start_time(pid_t pid, uint64_t *ret)

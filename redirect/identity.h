@@ -17,8 +17,10 @@ struct namespace_id {
 /* Of an open /proc/PID/ns/net or its bind mount. -EINVAL when it is no network namespace. */
 int namespace_identify(int fd, struct namespace_id *ret, struct error *err);
 bool namespace_equal(const struct namespace_id *a, const struct namespace_id *b);
-/* Our own network namespace, or that of the machine's first process: what must never be captured. */
+/* Our own network namespace, or that of the machine's first process, or of the kernel's threads: what must never be captured. */
 bool namespace_is_host(const struct namespace_id *id);
+/* Could it tell? The first process may be out of our reach (in another user namespace, or with more capabilities). */
+bool namespace_host_known(void);
 /* The namespace a socket was made in: an open descriptor of it, or a negative errno. Needs CAP_NET_ADMIN over it. */
 int namespace_of_socket(int fd, struct error *err);
 

@@ -303,10 +303,16 @@ static int open_sockets(struct capture_sockets *sockets, int *ret_nflog_group, s
 }
 
 static int build(const struct sealed_plan *plan, struct capture_sockets *sockets, int *ret_group,
-                 struct error *err)
+                 bool *ret_touched, struct error *err)
 {
     _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
-    int r = route < 0 ? route : rtnl_set_up(route, LOOPBACK_LINK, err);
+    int r = route < 0 ? route : 0;
+    if (r == 0 && !plan->attached)
+        r = rtnl_check_closed(route, err);
+    if (r < 0)
+        return r;
+    *ret_touched = true;
+    r = rtnl_set_up(route, LOOPBACK_LINK, err);
     if (r < 0)
         return r;
     if (!plan->attached)
@@ -328,8 +334,11 @@ int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, 
     struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
     struct error own = {0};
     int group = -1;
-    int r = build(plan, &sockets, &group, &own);
+    bool touched = false;
+    int r = build(plan, &sockets, &group, &touched, &own);
     if (r < 0) {
+        if (touched)
+            sealed_remove(plan->attached, NULL);
         capture_sockets_close(&sockets);
         return error_set(err, own.code, "%s the network namespace: %s", plan->attached ? "capturing" : "sealing", own.text);
     }
@@ -355,11 +364,15 @@ int sealed_update(const struct sealed_plan *plan, const struct capture_sockets *
 int sealed_remove(bool attached, struct error *err)
 {
     _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
-    int r = route < 0 ? route : 0;
+    if (route < 0)
+        return route;
     /* Links first: a sealed namespace never has one without rules. */
-    if (r == 0 && !attached && (r = rtnl_remove_link(route, LINK_NAME, err)) == -ENODEV)
-        r = 0;
-    return r < 0 ? r : ruleset_remove(err);
+    if (!attached && rtnl_check_closed(route, err) == 0) {
+        int r = rtnl_remove_link(route, LINK_NAME, err);
+        if (r < 0 && r != -ENODEV)
+            return r;
+    }
+    return ruleset_remove(err);
 }
 
 int sealed_fingerprint(uint64_t *ret, struct error *err)

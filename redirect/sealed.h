@@ -50,11 +50,12 @@ struct sealed_plan {
     bool attached; /* the namespace keeps its own links: no link is added, and none is refused */
 };
 /* What sealed_build() does, by plan, also where it was done before: rules and addresses are replaced, sockets new. *ret_group is
- * what sealed_update() wants to know. */
+ * what sealed_update() wants to know. A namespace with a link that leads out is refused before anything in it is touched: it may
+ * be somebody's. When it fails later, what it did is taken back. */
 int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, int *ret_group, struct error *err);
 /* The ruleset anew, with other ports, for the sockets that are there. */
 int sealed_update(const struct sealed_plan *plan, const struct capture_sockets *sockets, int group, struct error *err);
-/* Take back what sealed_capture() put there. No error when there is nothing. */
+/* Take back what sealed_capture() put there. No error when there is nothing. A link that leads out is never touched. */
 int sealed_remove(bool attached, struct error *err);
 /* 0 when all is in force as `fingerprint` says (that of ruleset_fingerprint() after sealed_capture() or sealed_update()). */
 int sealed_verify(bool attached, uint64_t fingerprint, struct error *err);
