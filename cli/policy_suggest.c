@@ -26,7 +26,8 @@
 #define COMMENTS_MAX 200
 #define SEEN_MAX 200000 /* different rules and denials; a log of more is not a policy */
 
-enum form { FORM_TLS, FORM_HTTP, FORM_TCP, FORM_RULE }; /* RULE: the host is a whole rule */
+/* WEB: only looked up, and refused; RULE: the host is a whole rule. */
+enum form { FORM_TLS, FORM_HTTP, FORM_TCP, FORM_WEB, FORM_RULE };
 
 /* How often, from when, to when. */
 struct tally {
@@ -59,7 +60,7 @@ struct proposal {
     char host[ACL_NAME_MAX + 64];
     size_t siblings; /* that a wildcard stands for; 0: no wildcard */
     char examples[160];
-    bool is_name, gone;
+    bool is_name, looked_up, gone;
 };
 
 struct suggestion {
@@ -236,6 +237,7 @@ static void deny(struct suggestion *s, const struct audit_record *r)
 static void take(struct suggestion *s, const struct audit_record *r)
 {
     bool is_dns = r->dns_name != NULL;
+    char name[ACL_NAME_MAX + 1];
     if (!strcmp(r->action, "flow-ended") ||
         (s->container && strcmp(audit_record_container(r), s->container) != 0 &&
          (!r->container_id || strcmp(r->container_id, s->container) != 0)))
@@ -243,7 +245,9 @@ static void take(struct suggestion *s, const struct audit_record *r)
     count_time(&s->period, r->time);
     if (is_dns && r->allowed)
         return; /* what was looked up in order to be reached is in a flow of its own */
-    if (is_dns || (r->would_deny && !strcmp(r->reason, "rule_deny")))
+    if (is_dns && s->with_denied && !strcmp(r->reason, "no_rule") && name_of(r->dns_name, name))
+        note_seen(s, FORM_WEB, name, 0, r->time);
+    else if (is_dns || (r->would_deny && !strcmp(r->reason, "rule_deny")))
         deny(s, r);
     else if (r->allowed || (s->with_denied && rule_would_help(r)))
         want(s, r);
@@ -274,22 +278,37 @@ static struct proposal *propose(struct suggestion *s, const char *prefix, const 
     return p;
 }
 
+static struct seen *find_seen(struct suggestion *s, enum form form, unsigned port, const char *host)
+{
+    char key[sizeof(((struct seen *)NULL)->key)];
+    struct seen *found = NULL;
+    snprintf(key, sizeof(key), "%d %u %s", form, port, host);
+    HASH_FIND_STR(s->seen, key, found);
+    return found;
+}
+
 /* The same name by HTTP on 80. */
 static struct seen *plain_twin(struct suggestion *s, const struct seen *seen)
 {
-    char key[sizeof(seen->key)];
-    struct seen *twin = NULL;
-    snprintf(key, sizeof(key), "%d %u %s", FORM_HTTP, 80, seen->host);
-    if (seen->form == FORM_TLS && seen->port == 443)
-        HASH_FIND_STR(s->seen, key, twin);
-    return twin;
+    return seen->form == FORM_TLS && seen->port == 443 ? find_seen(s, FORM_HTTP, 80, seen->host) : NULL;
+}
+
+/* A look-up that was refused, of a name that was reached all the same. */
+static bool is_redundant(struct suggestion *s, const struct seen *seen)
+{
+    return seen->form == FORM_WEB &&
+           (find_seen(s, FORM_TLS, 443, seen->host) || find_seen(s, FORM_HTTP, 80, seen->host));
 }
 
 static void propose_seen(struct suggestion *s, struct seen *seen)
 {
-    static const char *const prefixes[] = {
-        [FORM_TLS] = "https://", [FORM_HTTP] = "http://", [FORM_TCP] = "tcp://", [FORM_RULE] = ""};
-    static const uint16_t usual[] = {[FORM_TLS] = 443, [FORM_HTTP] = 80, [FORM_TCP] = 0, [FORM_RULE] = 0};
+    static const char *const prefixes[] = {[FORM_TLS] = "https://",
+                                           [FORM_HTTP] = "http://",
+                                           [FORM_TCP] = "tcp://",
+                                           [FORM_WEB] = "",
+                                           [FORM_RULE] = ""};
+    static const uint16_t usual[] = {
+        [FORM_TLS] = 443, [FORM_HTTP] = 80, [FORM_TCP] = 0, [FORM_WEB] = 0, [FORM_RULE] = 0};
     struct seen *twin = plain_twin(s, seen);
     struct tally tally = seen->tally;
     char suffix[8] = "";
@@ -300,8 +319,10 @@ static void propose_seen(struct suggestion *s, struct seen *seen)
     if (seen->port != usual[seen->form])
         snprintf(suffix, sizeof(suffix), ":%u", seen->port);
     struct proposal *p = propose(s, twin ? "" : prefixes[seen->form], seen->host, suffix, &tally);
-    if (p)
+    if (p) {
         p->is_name = seen->form != FORM_RULE;
+        p->looked_up = seen->form == FORM_WEB;
+    }
 }
 
 static void propose_all(struct suggestion *s)
@@ -311,7 +332,7 @@ static void propose_all(struct suggestion *s)
     if (seen->form == FORM_TLS)
         propose_seen(s, seen);
     HASH_ITER(hh, s->seen, seen, next)
-    if (seen->form != FORM_TLS && !seen->merged)
+    if (seen->form != FORM_TLS && !seen->merged && !is_redundant(s, seen))
         propose_seen(s, seen);
 }
 
@@ -429,7 +450,7 @@ static void print_proposal(FILE *to, const struct proposal *p)
     const char *quote = strchr("*[:", p->prefix[0] ? p->prefix[0] : p->host[0]) ? "\"" : "";
     snprintf(rule, sizeof(rule), "%s%s%s%s%s", quote, p->prefix, p->host, p->suffix, quote);
     fprintf(to, "      - %-44s # ", rule);
-    print_tally(to, &p->tally, "flow");
+    print_tally(to, &p->tally, p->looked_up ? "look-up" : "flow");
     if (p->siblings)
         fprintf(to, "; %zu names, such as %s", p->siblings, p->examples);
     fprintf(to, "\n");
