@@ -254,6 +254,11 @@ void acl_policy_set_bind(struct acl_policy *policy, enum acl_bind bind)
     policy->bind = bind;
 }
 
+void acl_policy_set_verify(struct acl_policy *policy, enum acl_verify verify)
+{
+    policy->verify = verify;
+}
+
 void acl_policy_set_ech_denied(struct acl_policy *policy, bool denied)
 {
     policy->ech_denied = denied;
@@ -292,6 +297,11 @@ enum acl_dns acl_policy_dns(const struct acl_policy *policy)
 enum acl_bind acl_policy_bind(const struct acl_policy *policy)
 {
     return policy->bind;
+}
+
+enum acl_verify acl_policy_verify(const struct acl_policy *policy)
+{
+    return policy->verify;
 }
 
 bool acl_policy_ech_denied(const struct acl_policy *policy)

@@ -13,6 +13,8 @@
 enum acl_mode { ACL_MODE_ENFORCE, ACL_MODE_AUDIT };
 enum acl_dns { ACL_DNS_ALLOWED, ACL_DNS_ANY, ACL_DNS_OFF };
 enum acl_bind { ACL_BIND_REDIAL, ACL_BIND_STRICT, ACL_BIND_OFF };
+/* Rung 3 of binding: may, or must, a flow of TLS be proven by the origin's certificate? */
+enum acl_verify { ACL_VERIFY_OFF, ACL_VERIFY_FALLBACK, ACL_VERIFY_ALWAYS };
 enum acl_protocol { ACL_TLS, ACL_HTTP, ACL_TCP };
 
 /* Where a rule was written, for people. `file` may be "--allow", "preset package-managers", …. */
@@ -61,6 +63,7 @@ void acl_policy_destroy(struct acl_policy *policy); /* accepts NULL */
 void acl_policy_set_mode(struct acl_policy *policy, enum acl_mode mode);
 void acl_policy_set_dns(struct acl_policy *policy, enum acl_dns dns);
 void acl_policy_set_bind(struct acl_policy *policy, enum acl_bind bind);
+void acl_policy_set_verify(struct acl_policy *policy, enum acl_verify verify);
 void acl_policy_set_ech_denied(struct acl_policy *policy, bool denied);
 void acl_policy_set_limits(struct acl_policy *policy, const struct acl_limits *limits);
 
@@ -74,6 +77,7 @@ const char *acl_policy_name(const struct acl_policy *policy);
 enum acl_mode acl_policy_mode(const struct acl_policy *policy);
 enum acl_dns acl_policy_dns(const struct acl_policy *policy);
 enum acl_bind acl_policy_bind(const struct acl_policy *policy);
+enum acl_verify acl_policy_verify(const struct acl_policy *policy);
 bool acl_policy_ech_denied(const struct acl_policy *policy);
 const struct acl_limits *acl_policy_limits(const struct acl_policy *policy);
 /* Are there rules for methods or paths? Without them judge_name() says of each request what judge_request() says. */

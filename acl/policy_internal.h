@@ -61,6 +61,7 @@ struct acl_policy {
     enum acl_mode mode;
     enum acl_dns dns;
     enum acl_bind bind;
+    enum acl_verify verify;
     bool ech_denied, sealed, denies_names, judges_requests;
     struct acl_limits limits;
 

@@ -66,6 +66,8 @@ static void set_options(const struct builder *b, const struct draft *draft)
         acl_policy_set_dns(b->policy, (enum acl_dns)draft->dns);
     if (draft->bind != INHERIT)
         acl_policy_set_bind(b->policy, (enum acl_bind)draft->bind);
+    if (draft->verify != INHERIT)
+        acl_policy_set_verify(b->policy, (enum acl_verify)draft->verify);
     if (draft->ech_denied != INHERIT)
         acl_policy_set_ech_denied(b->policy, draft->ech_denied);
     struct acl_limits limits = *acl_policy_limits(b->policy);

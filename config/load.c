@@ -229,7 +229,7 @@ static int load_rules(struct load *load, const char *name, const char *profile, 
     if (!draft)
         return -ENOMEM;
     *draft =
-        (struct draft){.name = name, .mode = INHERIT, .dns = INHERIT, .bind = INHERIT, .ech_denied = INHERIT};
+        (struct draft){.name = name, .mode = INHERIT, .dns = INHERIT, .bind = INHERIT, .verify = INHERIT, .ech_denied = INHERIT};
     load->drafts = draft;
     if (profile_find(name) || !strcmp(name, "deny"))
         report(load, (struct mark){0}, "a policy cannot be named \"%s\", which is built in", name);

@@ -52,7 +52,7 @@ struct draft {
     struct reference extends;
     struct reference *presets;
     struct source *sources;
-    int mode, dns, bind, ech_denied; /* INHERIT or the enum's value */
+    int mode, dns, bind, verify, ech_denied; /* INHERIT or the enum's value */
     struct acl_limits limits;        /* 0: inherited */
 
     /* filled by resolve */
@@ -100,6 +100,8 @@ void report_warning_in(struct load *load, const char *file, struct mark mark, co
     __attribute__((format(printf, 4, 5)));
 /* arena_alloc() that notes its failure in `load`. */
 void *load_alloc(struct load *load, size_t size);
+/* A path of the file, which is relative to the file's folder. NULL when out of memory. */
+const char *load_path(struct load *load, const char *path);
 char *load_copy(struct load *load, const char *text, size_t length);
 
 /* load.c: a whole file, from the bundle when the load is from one; recorded when it is to be. */

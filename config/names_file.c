@@ -100,7 +100,7 @@ static void check_entries(struct load *load, const struct names_file *file, bool
     }
 }
 
-static const char *path_from(struct load *load, const char *path)
+const char *load_path(struct load *load, const char *path)
 {
     if (path[0] == '/' || !strcmp(load->folder, "."))
         return path;
@@ -129,7 +129,7 @@ static struct names_file *read_names(struct load *load, struct mark mark, const 
 
 const struct names_file *names_file_load(struct load *load, struct mark mark, const char *path, bool deny)
 {
-    const char *full = path_from(load, path);
+    const char *full = load_path(load, path);
     if (!full)
         return NULL;
     for (const struct names_file *file = load->files; file; file = file->next)

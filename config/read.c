@@ -2,6 +2,7 @@
  * The schema of a policy file (DESIGN section 8): one table of keys a map, one reader a key. A reader checks
  * its value by itself; what it means together with the rest of the file is resolve.c's.
  */
+#include "config/hash.h"
 #include "config/names_file.h"
 #include "config/read_rule.h"
 #include "config/schema.h"
@@ -13,6 +14,8 @@
 #define COUNT(array) (sizeof(array) / sizeof(*(array)))
 #define FIELDS(table) table, COUNT(table)
 #define POLICY_NAME_MAX 64
+#define CA_FILE_MAX_BYTES ((size_t)16 << 20)
+#define PEM_BEGIN "-----BEGIN CERTIFICATE-----"
 
 /* ---- gateway ---- */
 
@@ -129,6 +132,43 @@ static void read_hosts(struct load *load, const struct node *node, void *object)
         qsort(snapshot->hosts, snapshot->host_count, sizeof(*snapshot->hosts), compare_hosts);
 }
 
+/* PEM text; what is in it is looked at by certs/, which knows certificates. */
+static void read_ca_file(struct load *load, const struct node *node, void *object)
+{
+    struct config_snapshot *snapshot = object;
+    struct error err;
+    const char *path = schema_text(load, node, "ca_file");
+    const char *full = path ? load_path(load, path) : NULL;
+    if (!full)
+        return;
+    if (load_file_read(load, full, CA_FILE_MAX_BYTES, &snapshot->authorities, &snapshot->authorities_length,
+                       &err) < 0) {
+        report(load, node->mark, "%s: %s", full, err.text);
+        return;
+    }
+    load->hash = hash_bytes(load->hash, snapshot->authorities, snapshot->authorities_length);
+    if (!memmem(snapshot->authorities, snapshot->authorities_length, PEM_BEGIN, strlen(PEM_BEGIN)))
+        report(load, node->mark,
+               "%s has no certificate in it: write a file of PEM certificates (\"" PEM_BEGIN "\")", full);
+}
+
+static void read_upstream(struct load *load, const struct node *node, void *object)
+{
+    struct config_upstream *upstream = &((struct config_snapshot *)object)->upstream;
+    const char *text = schema_text(load, node, "upstream");
+    if (!text)
+        return;
+    bool http = !strncmp(text, "http://", 7), socks = !strncmp(text, "socks5://", 9);
+    if ((http || socks) && addr_parse_with_port(text + (http ? 7 : 9), 0, &upstream->address) &&
+        upstream->address.port)
+        upstream->kind = http ? CONFIG_UPSTREAM_HTTP : CONFIG_UPSTREAM_SOCKS5;
+    else
+        report(
+            load, node->mark,
+            "upstream cannot be \"%s\": write http://ADDR:PORT or socks5://ADDR:PORT, with [ADDR] for IPv6",
+            text);
+}
+
 static void read_audit_file(struct load *load, const struct node *node, void *object)
 {
     struct config_snapshot *snapshot = object;
@@ -192,8 +232,9 @@ static void read_limits(struct load *load, const struct node *node, void *object
 
 static void read_gateway(struct load *load, const struct node *node, void *object)
 {
-    static const struct field fields[] = {
-        {"resolvers", read_resolvers}, {"hosts", read_hosts}, {"audit", read_audit}, {"limits", read_limits}};
+    static const struct field fields[] = {{"resolvers", read_resolvers}, {"hosts", read_hosts},
+                                          {"ca_file", read_ca_file},     {"upstream", read_upstream},
+                                          {"audit", read_audit},         {"limits", read_limits}};
     schema_map(load, node, "gateway", FIELDS(fields), object);
 }
 
@@ -370,6 +411,8 @@ SOURCES(deny_files, read_names_path, true)
 OPTION(mode, mode, [ACL_MODE_ENFORCE] = "enforce", [ACL_MODE_AUDIT] = "audit")
 OPTION(dns, dns, [ACL_DNS_ALLOWED] = "allowed", [ACL_DNS_ANY] = "any", [ACL_DNS_OFF] = "off")
 OPTION(bind, bind, [ACL_BIND_REDIAL] = "redial", [ACL_BIND_STRICT] = "strict", [ACL_BIND_OFF] = "off")
+OPTION(verify_origin,
+       verify, [ACL_VERIFY_OFF] = "off", [ACL_VERIFY_FALLBACK] = "fallback", [ACL_VERIFY_ALWAYS] = "always")
 OPTION(ech, ech_denied, [false] = "record", [true] = "deny")
 
 static void read_flows_of_policy(struct load *load, const struct node *node, void *object)
@@ -422,6 +465,7 @@ static void read_policy(struct load *load, const struct node *key, struct draft 
         {"deny_files", read_deny_files},
         {"dns", read_dns},
         {"bind", read_bind},
+        {"verify_origin", read_verify_origin},
         {"ech", read_ech},
         {"limits", read_policy_limits},
     };
@@ -433,6 +477,7 @@ static void read_policy(struct load *load, const struct node *key, struct draft 
                             .mode = INHERIT,
                             .dns = INHERIT,
                             .bind = INHERIT,
+                            .verify = INHERIT,
                             .ech_denied = INHERIT};
     check_policy_name(load, key);
     schema_map(load, key->value, "a policy", FIELDS(fields), draft);

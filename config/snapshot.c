@@ -37,6 +37,7 @@ static void destroy(struct config_snapshot *s)
     free(s->own);
     free(s->assignments);
     free(s->warnings);
+    free(s->authorities);
     free(s->audit_file);
     free(s->destinations);
     free(s);
@@ -158,6 +159,17 @@ const struct addr *config_host(const struct config_snapshot *snapshot, const cha
                                                     : NULL;
     *ret_count = found ? found->count : 0;
     return found ? found->addresses : NULL;
+}
+
+const struct config_upstream *config_upstream(const struct config_snapshot *snapshot)
+{
+    return &snapshot->upstream;
+}
+
+const char *config_authorities(const struct config_snapshot *snapshot, size_t *ret_length)
+{
+    *ret_length = snapshot->authorities_length;
+    return snapshot->authorities;
 }
 
 const char *config_audit_file(const struct config_snapshot *snapshot)

@@ -11,6 +11,14 @@
 
 #define CONFIG_MAX_BYTES (4u << 20) /* of YAML text */
 
+enum config_upstream_kind { CONFIG_UPSTREAM_NONE, CONFIG_UPSTREAM_HTTP, CONFIG_UPSTREAM_SOCKS5 };
+
+/* A proxy of the site through which every flow leaves. */
+struct config_upstream {
+    enum config_upstream_kind kind;
+    struct addr address;
+};
+
 enum config_on_full { CONFIG_ON_FULL_DENY, CONFIG_ON_FULL_DROP };
 
 /* Times are milliseconds. */
@@ -79,6 +87,9 @@ const struct addr *config_resolvers(const struct config_snapshot *snapshot,
 /* The addresses of gateway.hosts for a name in normal form; NULL: it is not there. Owned by the snapshot. */
 const struct addr *config_host(const struct config_snapshot *snapshot, const char *name, size_t length,
                                size_t *ret_count);
+const struct config_upstream *config_upstream(const struct config_snapshot *snapshot);
+/* What gateway.ca_file holds (PEM); NULL: the system's authorities count. */
+const char *config_authorities(const struct config_snapshot *snapshot, size_t *ret_length);
 const char *config_audit_file(const struct config_snapshot *snapshot); /* NULL: none named */
 enum config_on_full config_on_full(const struct config_snapshot *snapshot);
 const struct config_limits *config_limits(const struct config_snapshot *snapshot);

@@ -40,6 +40,9 @@ struct config_snapshot {
     size_t resolver_count;
     struct host *hosts; /* sorted by name */
     size_t host_count;
+    struct config_upstream upstream;
+    char *authorities; /* PEM */
+    size_t authorities_length;
     char *audit_file;
     enum config_on_full on_full;
     struct config_limits limits;

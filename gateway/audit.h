@@ -56,6 +56,9 @@ struct audit_event {
     const char *policy_version;        /* rule.version */
     const char *container_id, *container_name, *container_image;
     const char *binding;      /* sallyport.binding: "dns", "resolved", "redialled", "address" */
+    const char *certificate;  /* sallyport.certificate: "valid", or why the origin's proves nothing */
+    const char *certificate_issuer; /* tls.server.issuer */
+    time_t certificate_end;         /* tls.server.not_after; 0: not known */
     const char *detail;       /* sallyport.detail: a static sentence */
     uint64_t bytes_sent;      /* source.bytes: client to origin */
     uint64_t bytes_received;  /* destination.bytes */

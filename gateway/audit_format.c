@@ -172,6 +172,12 @@ static void put_tls(struct line *line, const struct audit_event *event)
         json_object_end(j);
     }
     put_text(line, "next_protocol", event->alpn);
+    if (event->certificate_end) {
+        json_object(j, "server");
+        put_text(line, "issuer", event->certificate_issuer);
+        put_time(line, "not_after", &(struct timespec){.tv_sec = event->certificate_end});
+        json_object_end(j);
+    }
     json_object_end(j);
 }
 
@@ -251,6 +257,7 @@ static void put_own(struct line *line, const struct audit_event *event, uint64_t
     if (event->tls)
         json_bool(j, "ech_offered", event->ech_offered);
     put_text(line, "binding", event->binding);
+    put_text(line, "certificate", event->certificate);
     put_rule_origin(line, event);
     put_text(line, "detail", event->detail);
     if (event->close_by != AUDIT_CLOSE_NONE)

@@ -1,13 +1,16 @@
 /*
  * Binding: does the address that was dialled belong to the name that was claimed? (DESIGN section 6.)
  *
- *   dns        our DNS service answered this address for this name            → dial it
- *   resolved   the gateway looks the name up itself and finds the address     → dial it
- *   redialled  it does not: dial an address that the name does have (`bind: redial`), or refuse (`bind:
- * strict`) off        `bind: off`, for labs
+ *   dns          our DNS service answered this address for this name                        → dial it
+ *   resolved     the gateway looks the name up itself and finds the address                 → dial it
+ *   certificate  `verify_origin`: who answers there has a certificate for the name (TLS)    → dial it
+ *   redialled    none of these: dial an address that the name does have (`bind: redial`),
+ *                or refuse (`bind: strict`)
+ *   off          `bind: off`, for labs: believed
+ *   address      an address rule allowed the destination, whatever its name
  *
  * Whatever is dialled passes the address guard first; the name's other addresses stand by for when the first
- * is dead.
+ * is dead. With `verify_origin: always` the address that answered is proven besides (dial.c).
  */
 #include "gateway/flow.h"
 #include "acl/guard.h"
@@ -87,14 +90,56 @@ static void deny_unresolved(struct flow *flow, int status)
               status == -ENOENT ? "the name has no address" : "no name server answered");
 }
 
+/* Neither DNS nor the certificate says that the address is the name's. */
+static void bind_unproven(struct flow *flow)
+{
+    if (flow->dial.last_error < 0)
+        deny_unresolved(flow, flow->dial.last_error);
+    else if (acl_policy_bind(flow->policy) == ACL_BIND_STRICT)
+        flow_deny(flow, ACL_DESTINATION_UNBOUND, "the name does not have the address that was dialled");
+    else
+        dial_or_deny(flow, "redialled");
+}
+
+static void bind_by_certificate(struct flow *flow, const struct proof_result *result)
+{
+    flow_note_proof(flow, result);
+    if (result->proven) {
+        flow_bind_destination(flow, "certificate");
+        return;
+    }
+    bind_unproven(flow);
+}
+
+static void on_verified(struct verify_waiter *waiter, const struct proof_result *result)
+{
+    bind_by_certificate(list_entry(waiter, struct flow, verify), result);
+}
+
+/* The candidates are those of the name; the destination is not among them. */
+static void bind_otherwise(struct flow *flow)
+{
+    struct worker *w = flow->worker;
+    bool may = acl_policy_verify(flow->policy) != ACL_VERIFY_OFF && flow->kind == FLOW_TLS &&
+               worker_may_dial(w, flow->policy, &flow->destination) &&
+               acl_policy_judge_address(flow->policy, &flow->destination).reason != ACL_RULE_DENY;
+    const struct proof_result *known = may ? verify_find(w->verifier, flow->name, &flow->destination) : NULL;
+    verify_waiter_init(&flow->verify, on_verified);
+    if (known)
+        bind_by_certificate(flow, known);
+    else if (!may || verify_start(w->verifier, flow->name, &flow->destination, &flow->verify) < 0)
+        bind_unproven(flow);
+}
+
 static void on_looked_up(void *arg, int status, const struct lookup_addresses *found)
 {
     struct flow *flow = arg;
     struct worker *w = flow->worker;
     bool among = false;
     flow->lookup = NULL;
+    flow->dial.last_error = status;
     if (status < 0) {
-        deny_unresolved(flow, status);
+        bind_otherwise(flow);
         return;
     }
     for (size_t i = 0; i < found->count; i++) {
@@ -105,12 +150,11 @@ static void on_looked_up(void *arg, int status, const struct lookup_addresses *f
     }
     if (among)
         add_candidate(flow, &flow->destination);
-    else if (acl_policy_bind(flow->policy) == ACL_BIND_STRICT) {
-        flow_deny(flow, ACL_DESTINATION_UNBOUND, "the name does not have the address that was dialled");
-        return;
-    }
     add_alternating(flow, found->addresses, found->count);
-    dial_or_deny(flow, among ? "resolved" : "redialled");
+    if (among)
+        dial_or_deny(flow, "resolved");
+    else
+        bind_otherwise(flow);
 }
 
 void flow_bind(struct flow *flow)

@@ -7,9 +7,8 @@
 #include "base/fds.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 static struct poll_handle *attempt_poll(struct dial_attempt *attempt)
 {
@@ -30,6 +29,7 @@ static void attempt_drop(struct dial_attempt *attempt)
 
 void dial_cancel(struct flow *flow)
 {
+    verify_cancel(&flow->verify);
     deadline_stop(&flow->dial.stagger);
     for (int i = 0; i < 2; i++)
         if (flow->dial.attempts[i].active)
@@ -41,28 +41,24 @@ static void attempt_ready(struct dial_attempt *attempt);
 static void first_ready(struct poll_handle *handle, uint32_t events)
 {
     struct flow_side *side = list_entry(handle, struct flow_side, poll);
+    struct dial_attempt *attempt = &side->flow->dial.attempts[0];
     flow_side_note(side, events);
-    if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
-        attempt_ready(&side->flow->dial.attempts[0]);
+    if (attempt->outbound.state != OUTBOUND_CONNECTING || events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
+        attempt_ready(attempt);
 }
 
 static void second_ready(struct poll_handle *handle, uint32_t events)
 {
-    if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
-        attempt_ready(list_entry(handle, struct dial_attempt, own_poll));
+    struct dial_attempt *attempt = list_entry(handle, struct dial_attempt, own_poll);
+    if (attempt->outbound.state != OUTBOUND_CONNECTING || events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
+        attempt_ready(attempt);
 }
 
 static int attempt_connect(struct flow *flow, struct dial_attempt *attempt, const struct addr *address)
 {
-    struct sockaddr_storage to;
-    socklen_t length = addr_to_sockaddr(address, &to);
-    const int on = 1;
-    _cleanup_fd_ int fd = socket(address->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    _cleanup_fd_ int fd = outbound_open(&attempt->outbound, config_upstream(flow->worker->snapshot), address);
     if (fd < 0)
-        return -errno;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    if (connect(fd, (struct sockaddr *)&to, length) < 0 && errno != EINPROGRESS)
-        return -errno;
+        return fd;
     attempt->flow = flow;
     attempt->address = *address;
     struct poll_handle *poll = attempt_poll(attempt);
@@ -92,9 +88,63 @@ static void dial_next(struct flow *flow)
             return;
         }
         dial->last_error = r;
+        dial->last_problem = free_one->outbound.problem;
     }
     if (!dial->attempts[0].active && !dial->attempts[1].active)
-        flow_deny(flow, ACL_CONNECT_FAILED, strerror(-dial->last_error));
+        flow_deny(flow, ACL_CONNECT_FAILED,
+                  dial->last_problem ? dial->last_problem : strerror(-dial->last_error));
+}
+
+/* ---- `verify_origin: always` ---- */
+
+static void origin_drop(struct flow *flow)
+{
+    int fd = flow->origin.poll.fd;
+    poller_remove(&flow->worker->poller, &flow->origin.poll);
+    fd_close(&fd);
+    flow->origin.readable = flow->origin.writable = flow->origin.hangup = false;
+}
+
+static void decide_by_proof(struct flow *flow, const struct proof_result *result)
+{
+    flow_note_proof(flow, result);
+    if (result->proven) {
+        flow_connected(flow, &flow->dial.won);
+        return;
+    }
+    origin_drop(flow);
+    flow_deny(flow, ACL_DESTINATION_UNBOUND, result->reason);
+}
+
+static void on_proven(struct verify_waiter *waiter, const struct proof_result *result)
+{
+    decide_by_proof(list_entry(waiter, struct flow, verify), result);
+}
+
+/* Connected. Is the certificate of whoever answers there to be looked at before a byte goes up? Not where an
+ * address rule allowed the flow: then the name proves nothing. */
+static void prove_origin(struct flow *flow)
+{
+    struct worker *w = flow->worker;
+    if (acl_policy_verify(flow->policy) != ACL_VERIFY_ALWAYS || flow->kind != FLOW_TLS ||
+        !flow->name_length || flow->would_deny || (flow->binding && !strcmp(flow->binding, "address"))) {
+        flow_connected(flow, &flow->dial.won);
+        return;
+    }
+    const struct proof_result *known = verify_find(w->verifier, flow->name, &flow->dial.won);
+    verify_waiter_init(&flow->verify, on_proven);
+    if (known)
+        decide_by_proof(flow, known);
+    else if (verify_start(w->verifier, flow->name, &flow->dial.won, &flow->verify) < 0)
+        decide_by_proof(flow, &(struct proof_result){.reason = "too many origins are being verified"});
+}
+
+void flow_note_proof(struct flow *flow, const struct proof_result *result)
+{
+    if (!flow->proof)
+        flow->proof = malloc(sizeof(*flow->proof));
+    if (flow->proof)
+        *flow->proof = *result;
 }
 
 /* The winner's socket becomes the origin side; the other attempt goes. */
@@ -117,21 +167,20 @@ static void attempt_won(struct dial_attempt *winner)
     }
     flow->origin.poll.ready = flow_origin_ready;
     dial_cancel(flow);
-    flow_connected(flow, &dialled);
+    flow->dial.won = dialled;
+    prove_origin(flow);
 }
 
 static void attempt_ready(struct dial_attempt *attempt)
 {
     struct flow *flow = attempt->flow;
-    int error = 0;
-    socklen_t size = sizeof(error);
-    if (getsockopt(attempt_poll(attempt)->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
-        error = errno;
-    if (error == 0) {
+    int r = outbound_step(&attempt->outbound, attempt_poll(attempt)->fd);
+    if (r > 0)
         attempt_won(attempt);
+    if (r >= 0)
         return;
-    }
-    flow->dial.last_error = -error;
+    flow->dial.last_error = r;
+    flow->dial.last_problem = attempt->outbound.problem;
     attempt_drop(attempt);
     flow->origin.readable = flow->origin.writable = flow->origin.hangup = false;
     dial_next(flow);
@@ -148,6 +197,7 @@ void dial_start(struct flow *flow, const char *binding)
     if (binding)
         flow->binding = binding;
     flow->dial.next = 0;
+    flow->dial.last_problem = NULL;
     flow_set_state(flow, FLOW_CONNECT);
     dial_next(flow);
 }

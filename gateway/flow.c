@@ -70,6 +70,11 @@ struct audit_event flow_event(const struct flow *flow, enum audit_action action,
     event.binding = flow->binding;
     event.detail = flow->detail;
     event.would_deny = flow->would_deny;
+    if (flow->proof) {
+        event.certificate = flow->proof->proven ? "valid" : flow->proof->reason;
+        event.certificate_issuer = flow->proof->issuer;
+        event.certificate_end = flow->proof->not_after;
+    }
     return event;
 }
 
@@ -109,6 +114,8 @@ static void flow_release(struct flow *flow, bool reset)
     side_close(flow, &flow->client, reset);
     side_close(flow, &flow->origin, reset);
     http_flow_destroy(flow);
+    free(flow->proof);
+    flow->proof = NULL;
     pipe_return(&flow->worker->pipes, flow->bulk_up.pipe);
     pipe_return(&flow->worker->pipes, flow->bulk_down.pipe);
     flow->bulk_up.pipe = flow->bulk_down.pipe = NULL;
@@ -395,6 +402,7 @@ static struct flow *flow_create(struct capture *capture, const struct addr *sour
     hello_reader_init(&flow->hello);
     deadline_init(&flow->timer);
     deadline_init(&flow->dial.stagger);
+    verify_waiter_init(&flow->verify, NULL);
     side_init(flow, &flow->client, flow_client_ready);
     side_init(flow, &flow->origin, flow_origin_ready);
     list_append(&w->flows, &flow->link);

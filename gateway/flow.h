@@ -17,6 +17,8 @@
 #include "gateway/buffer.h"
 #include "gateway/hello.h"
 #include "gateway/http_gate.h"
+#include "gateway/outbound.h"
+#include "gateway/verify.h"
 #include "gateway/worker_internal.h"
 
 enum flow_state { FLOW_SNIFF, FLOW_RESOLVE, FLOW_CONNECT, FLOW_RELAY, FLOW_LINGER, FLOW_ENDED };
@@ -39,6 +41,7 @@ struct relay_bulk {
 #define DIAL_CANDIDATES_MAX 8
 
 struct dial_attempt {
+    struct outbound outbound;
     struct poll_handle own_poll; /* of the second attempt; the first uses the flow's origin.poll */
     struct flow *flow;
     struct addr address;
@@ -51,6 +54,8 @@ struct dial {
     struct dial_attempt attempts[2];
     struct deadline stagger;
     int last_error;
+    const char *last_problem; /* in words, when errno has none */
+    struct addr won;          /* connected; its certificate is being looked at */
     enum acl_reason refused; /* why the latest candidate was not taken */
     const char *refused_range;
 };
@@ -105,6 +110,8 @@ struct flow {
     struct http_flow *http;
     struct lookup *lookup;
     struct dial dial;
+    struct verify_waiter verify;
+    struct proof_result *proof; /* what the origin's certificate showed; NULL: nobody looked */
 };
 
 /* A new connection; takes ownership of `fd`. Denials by limits, loops and the audit happen here, before a
@@ -138,6 +145,8 @@ void flow_bind_destination(struct flow *flow, const char *binding);
 /* dial.c: connect to the first of dial.candidates that answers; `binding` goes to the event. */
 void dial_start(struct flow *flow, const char *binding);
 void dial_cancel(struct flow *flow);
+/* What a certificate showed is kept for the events. */
+void flow_note_proof(struct flow *flow, const struct proof_result *result);
 void dial_stagger_expired(struct deadline *deadline);
 /* dial.c calls this when the origin's socket is connected and registered. */
 void flow_connected(struct flow *flow, const struct addr *dialled);

@@ -279,6 +279,7 @@ void worker_apply_config(struct worker *w)
     deadline_queue_set_duration(&w->idle_timeouts, w->limits->idle_timeout_ms);
     deadline_queue_set_duration(&w->half_close_timeouts, w->limits->half_close_timeout_ms);
     resolver_set_servers(&w->resolver, servers, count);
+    verifier_reset(w->verifier);
 }
 
 static void start_deadlines(struct worker *w)
@@ -340,9 +341,10 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     start_deadlines(w);
     start_resolver(w);
     w->forwarder = forwarder_create(&w->loop, &w->poller, &w->resolver, &w->snapshot);
+    w->verifier = verifier_create(&w->loop, &w->poller, &w->snapshot);
     w->names = namebook_create(NAMEBOOK_PAIRS);
     w->report = report_create();
-    if (!w->forwarder || !w->names || !w->report)
+    if (!w->forwarder || !w->verifier || !w->names || !w->report)
         return error_set(err, ENOMEM, "out of memory");
     if (options->confine && (r = confine(err)) < 0)
         return error_prefix(err, "cannot confine the worker");
@@ -392,6 +394,7 @@ static void release(struct worker *w)
     uint64_t lost = audit_destroy(w->audit, AUDIT_FLUSH_MS);
     if (lost)
         log_error("worker: %llu audit events could not be written", (unsigned long long)lost);
+    verifier_destroy(w->verifier);
     forwarder_destroy(w->forwarder);
     resolver_finish(&w->resolver);
     finish_deadlines(w);

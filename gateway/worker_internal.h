@@ -18,6 +18,7 @@
 #include "gateway/poller.h"
 #include "gateway/report.h"
 #include "gateway/resolver.h"
+#include "gateway/verify.h"
 #include "redirect/channel.h"
 
 #include <stdbool.h>
@@ -39,6 +40,7 @@ struct worker {
     struct audit *audit;
     struct resolver resolver;
     struct forwarder *forwarder;
+    struct verifier *verifier;
     struct namebook *names;
     struct report *report;
     struct deadline_queue hello_timeouts, connect_timeouts, attempt_staggers, idle_timeouts,

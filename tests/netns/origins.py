@@ -28,6 +28,9 @@ WEB = {
     "ws.example": (5, 3),
     "tls12.example": (6, 2),
     "tls13.example": (6, 3),
+    "expired.example": (6, 4),     # with certificates that prove nothing
+    "self-signed.example": (6, 5),
+    "stranger.example": (6, 6),
     "other.example": (9, 9),       # the server behind a claimed address
 }
 OTHER = {"ssh.example": (4, 1), "end.example": (7, 1), "name-server.example": (0, 53)}
@@ -90,6 +93,22 @@ def make_certificates(folder):
         _openssl("req", "-x509", *key, "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-subj", f"/CN={name}",
                  "-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=critical,CA:FALSE",
                  "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem")
+    make_bad_certificates(folder, key)
+
+
+def make_bad_certificates(folder, key):
+    """Of yesterday, of the leaf itself, of an authority that nobody knows."""
+    def request(name):
+        _openssl("req", *key[:4], "-nodes", "-subj", f"/CN={name}", "-keyout", folder / f"{name}.key", "-out", folder / "csr.pem")
+        (folder / "extensions").write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=critical,CA:FALSE\n")
+        return ["-in", folder / "csr.pem", "-extfile", folder / "extensions", "-out", folder / f"{name}.pem"]
+
+    _openssl("x509", "-req", *request("expired.example"), "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-days", "-1")
+    _openssl("x509", "-req", *request("self-signed.example"), "-signkey", folder / "self-signed.example.key", "-days", "2")
+    _openssl("req", "-x509", *key, "-subj", "/CN=Stranger", "-addext", "keyUsage=critical,keyCertSign",
+             "-keyout", folder / "stranger.key", "-out", folder / "stranger.pem")
+    _openssl("x509", "-req", *request("stranger.example"), "-CA", folder / "stranger.pem", "-CAkey", folder / "stranger.key",
+             "-days", "2")
 
 
 def _nginx_server(folder, name, listen, more=""):

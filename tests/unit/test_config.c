@@ -295,6 +295,29 @@ static void every_key_is_read(void **state)
     config_unref(s);
 }
 
+static void origins_are_reached_and_proven_as_written(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *policy;
+        enum acl_verify verify;
+    } cases[] = {{"base", ACL_VERIFY_ALWAYS}, {"derived", ACL_VERIFY_ALWAYS}, {"other", ACL_VERIFY_FALLBACK}, {"none", ACL_VERIFY_OFF}};
+    struct config_snapshot *s = must_load_file(CONFIGS "/good/certificates.yaml");
+    char text[ADDR_TEXT_MAX];
+    size_t length;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        assert_int_equal(acl_policy_verify(config_policy(s, cases[i].policy)), cases[i].verify);
+    assert_int_equal(config_upstream(s)->kind, CONFIG_UPSTREAM_SOCKS5);
+    assert_string_equal(addr_format_with_port(&config_upstream(s)->address, text), "[2001:db8::7]:1080");
+    assert_non_null(config_authorities(s, &length));
+    assert_true(length > 100);
+    config_unref(s);
+    s = must_load_text("version: 1\n");
+    assert_int_equal(config_upstream(s)->kind, CONFIG_UPSTREAM_NONE);
+    assert_null(config_authorities(s, &length));
+    config_unref(s);
+}
+
 static void defaults_hold_where_nothing_is_written(void **state)
 {
     (void)state;
@@ -791,6 +814,7 @@ int main(void)
         cmocka_unit_test(odd_files_are_warned_of),
         cmocka_unit_test(yaml_and_json_say_the_same),
         cmocka_unit_test(every_key_is_read),
+        cmocka_unit_test(origins_are_reached_and_proven_as_written),
         cmocka_unit_test(defaults_hold_where_nothing_is_written),
         cmocka_unit_test(a_policy_inherits_and_overrides),
         cmocka_unit_test(a_verdict_tells_where_its_rule_is_written),

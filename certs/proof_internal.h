@@ -1,0 +1,7 @@
+#pragma once
+
+#include <openssl/x509_vfy.h>
+
+/* SSL_CTX_set_cert_verify_callback(): verifies as usual, and notes what was found for the connection's proof.
+ */
+int proof_verify_chain(X509_STORE_CTX *store, void *unused);
