@@ -78,12 +78,12 @@ struct audit_event flow_event(const struct flow *flow, enum audit_action action,
     return event;
 }
 
-void flow_report_denied(struct flow *flow, enum acl_reason reason)
+void flow_report_denied(struct flow *flow, const char *name, enum acl_reason reason)
 {
     char what[ACL_NAME_MAX + ADDR_TEXT_MAX], address[ADDR_TEXT_MAX];
     addr_format_with_port(&flow->destination, address);
-    if (flow->name_length)
-        snprintf(what, sizeof(what), "%s:%u", flow->name, flow->destination.port);
+    if (*name)
+        snprintf(what, sizeof(what), "%s:%u", name, flow->destination.port);
     else
         snprintf(what, sizeof(what), "%s", address);
     report_denied(flow->worker->report, what, reason);
@@ -237,7 +237,7 @@ void flow_deny(struct flow *flow, enum acl_reason reason, const char *detail)
     if (detail)
         flow->detail = detail;
     flow->reason = reason;
-    flow_report_denied(flow, reason);
+    flow_report_denied(flow, flow->name, reason);
     if (worker_only_records(flow->worker, flow->policy) && reason_is_policy(reason) && !flow->would_deny) {
         flow->would_deny = true;
         flow_pass_unjudged(flow);

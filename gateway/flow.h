@@ -190,4 +190,5 @@ void flow_linger_expired(struct deadline *deadline);
  */
 #define FLOW_ID_SIZE 32
 struct audit_event flow_event(const struct flow *flow, enum audit_action action, char id[FLOW_ID_SIZE]);
-void flow_report_denied(struct flow *flow, enum acl_reason reason);
+/* For the summary; `name` is "" when there is none. */
+void flow_report_denied(struct flow *flow, const char *name, enum acl_reason reason);

@@ -130,8 +130,7 @@ static void refuse(struct flow *flow, const struct http_request *request, enum a
     event.verdict = &http->refusal_verdict;
     event.http_method = request ? request->method : NULL;
     audit_submit(flow->worker->audit, &event);
-    report_denied(flow->worker->report, http->refusal_name[0] ? http->refusal_name : "a malformed request",
-                  reason);
+    flow_report_denied(flow, http->refusal_name, reason);
 }
 
 static bool refusal_due(const struct flow *flow)

@@ -63,7 +63,7 @@ static void deny_now(struct flow *flow)
         return;
     }
     flow->reason = ACL_POLICY_CHANGED;
-    flow_report_denied(flow, ACL_POLICY_CHANGED);
+    flow_report_denied(flow, flow->name, ACL_POLICY_CHANGED);
     flow_end(flow, AUDIT_CLOSE_GATEWAY, "policy_changed", true);
 }
 
