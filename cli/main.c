@@ -8,10 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command *const commands[] = {&command_exec,     &command_gateway, &command_enroll,
-                                                &command_withdraw, &command_verify,  &command_ps,
-                                                &command_reload,   &command_log,     &command_inspect,
-                                                &command_policy};
+static const struct command *const commands[] = {
+    &command_exec, &command_gateway, &command_enroll, &command_withdraw,
+    &command_verify, &command_ps, &command_reload, &command_oci_hook,
+    &command_oci_runtime, &command_log, &command_inspect, &command_policy,
+};
 #define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
 
 int command_help(const struct command *self)
@@ -37,7 +38,7 @@ static void print_usage(FILE *to)
 {
     fprintf(to, "usage: sallyport COMMAND …\n\nThe one guarded exit for containers and AI agents.\n\n");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
-        fprintf(to, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
+        fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
     fprintf(to, "\n'sallyport COMMAND --help' tells its options; 'sallyport --version' the version.\n");
 }
 

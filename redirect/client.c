@@ -19,7 +19,7 @@ struct client {
     int fd;
     struct watch watch;
     struct loop_timer timer; /* for its request, and for reading the answer */
-    bool asked;              /* the request is there */
+    bool asked, enrolls;     /* the request is there; it is to enroll */
     char *answer;            /* NULL: none yet */
     size_t length, sent;
 };
@@ -92,6 +92,8 @@ void client_refuse(struct client *client, const char *code, const char *format, 
     va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
+    if (client && client->enrolls)
+        log_warning("not enrolled: %s", text);
     json_t *sentence = json_string(text);
     client_answer(client, json_pack("{s:b, s:s, s:o}", "ok", 0, "code", code, "error",
                                     sentence ? sentence : json_string("a text that is not UTF-8")));
@@ -189,6 +191,7 @@ static void obey(struct client *client, struct control_request *request, int *fd
 {
     switch (request->verb) {
     case CONTROL_ENROLL:
+        client->enrolls = true;
         forget_ended(client->daemon, request);
         enroll(client, &request->record, fds, count);
         break;

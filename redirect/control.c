@@ -8,9 +8,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 #define BACKLOG 512
+#define ANSWER_WAIT_S 60
 #define ANSWER_MAX ((size_t)64 << 20)
 
 /* ---- requests ---- */
@@ -111,7 +113,8 @@ static int address_of(const char *path, struct sockaddr_un *ret, struct error *e
 static int dial(const struct sockaddr_un *address, int *ret)
 {
     _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
+    const struct timeval patience = {.tv_sec = ANSWER_WAIT_S}; /* a hook must not hang for ever */
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
         return -errno;
     *ret = fd_steal(&fd);
     return 0;

@@ -476,7 +476,7 @@ static void finish_leaving(struct enrolment *e)
 {
     struct client *client = e->client;
     if (e->outcome && client)
-        client_refuse(client, "failed", "%s", e->failure);
+        client_refuse(client, "failed", "%s: %s", e->record.id, e->failure);
     else if (client)
         client_answer(client, json_pack("{s:b}", "withdrawn", 1));
     enrolment_destroy(e);

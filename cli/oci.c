@@ -1,0 +1,252 @@
+/*
+ * `sallyport oci-hook` and `sallyport oci-runtime`: how container engines put every container behind the gateway.
+ *
+ *   hook      podman, CRI-O, containerd: run by the runtime at createRuntime, when namespaces are there and nothing of the
+ *             container runs yet, and at poststop. A hook that fails keeps the container from starting.
+ *   runtime   Docker has no hooks: it calls this in place of runc. At `create` the hook is written into the bundle's
+ *             config.json; everything is then runc's.
+ *
+ * The engine's environment is not to be trusted: nothing here is looked up in PATH.
+ */
+#include "cli/command.h"
+#include "base/fds.h"
+#include "config/file.h"
+#include "redirect/control.h"
+#include "redirect/oci.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define RUNTIME_DEFAULT "/usr/sbin/runc"
+
+/* Some runtimes throw away what a hook says: so it is in the system's log, too. */
+static int fail(const char *what, const char *id, const struct error *err)
+{
+    if (strstr(err->text, id))
+        id = ""; /* it is said already */
+    fprintf(stderr, "sallyport %s: %s%s%s\n", what, id, *id ? ": " : "", err->text);
+    openlog("sallyport", LOG_PID, LOG_DAEMON);
+    syslog(LOG_ERR, "%s: %s%s%s", what, id, *id ? ": " : "", err->text);
+    closelog();
+    return EXIT_NO;
+}
+
+/* ---- oci-hook ---- */
+
+/* Asks the daemon; its refusal becomes an error. */
+static int ask(const char *control, json_t *request, const int *fds, size_t count, struct error *err)
+{
+    json_t *answer = NULL;
+    int r = request ? control_call(control, request, fds, count, &answer, err)
+                    : error_set(err, EINVAL, "a name is not UTF-8");
+    json_decref(request);
+    if (r == 0 && !json_is_true(json_object_get(answer, "ok"))) {
+        const char *text = json_string_value(json_object_get(answer, "error"));
+        r = error_set(err, EPERM, "%s", text ? text : "the gateway's answer is not understood");
+    }
+    json_decref(answer);
+    return r;
+}
+
+static int enroll(const char *control, const struct state_record *record, struct error *err)
+{
+    int fds[2];
+    int r = process_open(record->pid, &fds[0], &fds[1], err);
+    if (r < 0)
+        return r;
+    json_t *request =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "do", "enroll", "id", record->id, "name", record->name, "image",
+                  record->image, "policy", record->policy, "attached", record->attached);
+    r = ask(control, request, fds, 2, err);
+    close(fds[0]);
+    close(fds[1]);
+    return r;
+}
+
+static int read_state(struct oci_state *ret, struct error *err)
+{
+    char *text;
+    size_t length;
+    int r = config_file_read("/dev/stdin", OCI_STATE_MAX, &text, &length, err);
+    if (r < 0)
+        return error_prefix(err, "the container's state on standard input");
+    r = oci_state_parse(text, length, ret, err);
+    free(text);
+    return r;
+}
+
+static int run_hook(const struct command *self, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"control", required_argument, NULL, 'c'}, {"help", no_argument, NULL, 'h'}, {0}};
+    const char *control = CONTROL_DEFAULT_PATH;
+    struct oci_state state = {0};
+    struct error err;
+    int option;
+    opterr = 0;
+    while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+        if (option == 'h')
+            return command_help(self);
+        if (option != 'c')
+            return command_misuse(self, option == ':' ? "%s needs a value" : "there is no option \"%s\"", argv[optind - 1]);
+        control = optarg;
+    }
+    if (optind != argc)
+        return command_misuse(self, "\"%s\" is no option: there are no arguments", argv[optind]);
+    if (read_state(&state, &err) < 0)
+        return fail(self->name, "", &err);
+    const struct state_record *record = &state.record;
+    if (record->pid > 0)
+        return enroll(control, record, &err) < 0 ? fail(self->name, record->id, &err) : EXIT_YES;
+    /* It has ended: the gateway has noticed by itself, or will. */
+    if (ask(control, json_pack("{s:s, s:s}", "do", "withdraw", "id", record->id), NULL, 0, &err) < 0)
+        fail(self->name, record->id, &err);
+    return EXIT_YES;
+}
+
+/* ---- oci-runtime ---- */
+
+struct runtime_options {
+    const char *runtime, *control, *policy;
+};
+
+/* Ours come first; what is not ours begins the runtime's. Returns the index of that, or -1. */
+static int read_runtime_options(int argc, char **argv, struct runtime_options *o)
+{
+    static const char *const names[] = {"--runtime", "--control", "--default-policy"};
+    const char **places[] = {&o->runtime, &o->control, &o->policy};
+    int at = 1;
+    while (at < argc) {
+        size_t i = 0;
+        while (i < 3 && strcmp(argv[at], names[i]))
+            i++;
+        if (i == 3)
+            break;
+        if (at + 1 >= argc || !*argv[at + 1])
+            return -1;
+        *places[i] = argv[at + 1];
+        at += 2;
+    }
+    return at;
+}
+
+/* The bundle's folder when the runtime is asked to make a container, else NULL. */
+static const char *bundle_of(int argc, char **argv)
+{
+    const char *bundle = ".";
+    bool makes = false;
+    for (int i = 0; i < argc; i++) {
+        bool value_follows = i + 1 < argc;
+        if (!strcmp(argv[i], "create") || !strcmp(argv[i], "run"))
+            makes = true;
+        else if ((!strcmp(argv[i], "--bundle") || !strcmp(argv[i], "-b")) && value_follows)
+            bundle = argv[++i];
+        else if (!strncmp(argv[i], "--bundle=", 9))
+            bundle = argv[i] + 9;
+        else if ((!strcmp(argv[i], "--root") || !strcmp(argv[i], "--log") || !strcmp(argv[i], "--log-format") ||
+                  !strcmp(argv[i], "--criu") || !strcmp(argv[i], "--rootless")) && value_follows)
+            i++; /* the value of a global option: never a command */
+        else if (!makes && argv[i][0] != '-')
+            return NULL; /* another command */
+    }
+    return makes ? bundle : NULL;
+}
+
+/* A new file beside it, with its mode and owner, takes its place. */
+static int replace_file(const char *path, const json_t *config, struct error *err)
+{
+    char *temporary = NULL;
+    struct stat status;
+    if (asprintf(&temporary, "%s.sallyport", path) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    int r = 0;
+    _cleanup_fd_ int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 || stat(path, &status) < 0 || fchown(fd, status.st_uid, status.st_gid) < 0 ||
+        fchmod(fd, status.st_mode & 07777) < 0 || json_dumpfd(config, fd, JSON_COMPACT) < 0 || rename(temporary, path) < 0) {
+        r = error_errno(err, errno ? errno : EIO, "cannot write %s", path);
+        unlink(temporary);
+    }
+    free(temporary);
+    return r;
+}
+
+static int add_hooks(const char *bundle, const struct runtime_options *o, struct error *err)
+{
+    char path[STATE_PATH_MAX + 16], program[STATE_PATH_MAX];
+    json_error_t why;
+    char *text;
+    size_t length;
+    ssize_t got = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    if (got < 0)
+        return error_errno(err, errno, "cannot tell where sallyport is");
+    program[got] = 0;
+    if ((size_t)snprintf(path, sizeof(path), "%s/config.json", bundle) >= sizeof(path))
+        return error_set(err, ENAMETOOLONG, "the bundle's path is too long");
+    int r = config_file_read(path, OCI_CONFIG_MAX, &text, &length, err);
+    if (r < 0)
+        return error_prefix(err, "%s", path);
+    json_t *config = json_loadb(text, length, 0, &why);
+    free(text);
+    if (!config)
+        return error_set(err, EINVAL, "%s: %s", path, why.text);
+    r = oci_config_add_hooks(config, program, o->control, o->policy, err);
+    if (r == 0)
+        r = replace_file(path, config, err);
+    json_decref(config);
+    return r;
+}
+
+static int run_runtime(const struct command *self, int argc, char **argv)
+{
+    struct runtime_options o = {.runtime = RUNTIME_DEFAULT};
+    struct error err;
+    if (argc == 2 && !strcmp(argv[1], "--help"))
+        return command_help(self);
+    int first = read_runtime_options(argc, argv, &o);
+    if (first < 0)
+        return command_misuse(self, "--runtime, --control and --default-policy need a value");
+    if (o.runtime[0] != '/')
+        return command_misuse(self, "--runtime %s: write an absolute path, as " RUNTIME_DEFAULT, o.runtime);
+    const char *bundle = bundle_of(argc - first, argv + first);
+    if (bundle && add_hooks(bundle, &o, &err) < 0)
+        return fail(self->name, "", &err);
+    argv[first - 1] = (char *)o.runtime;
+    execv(o.runtime, argv + first - 1);
+    error_errno(&err, errno, "cannot execute %s", o.runtime);
+    return fail(self->name, "", &err);
+}
+
+const struct command command_oci_hook = {
+    .name = "oci-hook",
+    .arguments = "[--control SOCKET]",
+    .summary = "enrolls and withdraws containers for an engine (OCI hook createRuntime, poststop)",
+    .run = run_hook,
+    .help = "  --control SOCKET  the gateway's socket; without it " CONTROL_DEFAULT_PATH "\n"
+            "\n"
+            "Reads the container's state on standard input. The annotation " OCI_POLICY_ANNOTATION " names the policy; \"assign\"\n"
+            "leaves it to the assign rules. " OCI_CAPTURE_ANNOTATION "=attached is for containers with links of their own.\n"
+            "\n"
+            "Exit status: 0 done; 1 the container must not start.\n",
+};
+
+const struct command command_oci_runtime = {
+    .name = "oci-runtime",
+    .arguments = "[--runtime PATH] [--control SOCKET] [--default-policy POLICY] ARGUMENT…",
+    .summary = "stands in for runc, with the hook in every container that is created",
+    .run = run_runtime,
+    .help = "  --runtime PATH           the runtime that does the work; without it " RUNTIME_DEFAULT "\n"
+            "  --control SOCKET         the gateway's socket; without it " CONTROL_DEFAULT_PATH "\n"
+            "  --default-policy POLICY  for containers that name none, by annotation or " OCI_POLICY_VARIABLE "; without it the\n"
+            "                           assign rules decide\n"
+            "\n"
+            "For Docker's daemon.json: {\"runtimes\": {\"sallyport\": {\"path\": \"/usr/bin/sallyport\", \"runtimeArgs\":\n"
+            "[\"oci-runtime\"]}}}, then docker run --runtime sallyport --network none.\n",
+};
