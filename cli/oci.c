@@ -121,12 +121,13 @@ struct runtime_options {
 /* Ours come first; what is not ours begins the runtime's. Returns the index of that, or -1. */
 static int read_runtime_options(int argc, char **argv, struct runtime_options *o)
 {
-    static const char *const names[] = {"--runtime", "--control", "--default-policy"};
+    static const struct option names[] = {
+        {"runtime", required_argument, NULL, 0}, {"control", required_argument, NULL, 0}, {"default-policy", required_argument, NULL, 0}};
     const char **places[] = {&o->runtime, &o->control, &o->policy};
     int at = 1;
-    while (at < argc) {
+    while (at < argc) { /* getopt_long() would stumble over the first of the others */
         size_t i = 0;
-        while (i < 3 && strcmp(argv[at], names[i]))
+        while (i < 3 && (strncmp(argv[at], "--", 2) || strcmp(argv[at] + 2, names[i].name)))
             i++;
         if (i == 3)
             break;
