@@ -58,16 +58,13 @@ const char *policy_bind_text(enum acl_bind bind)
 static const struct subcommand {
     const char *name;
     int (*run)(const struct command *self, int argc, char **argv);
-} subcommands[] = {{"check", policy_check},
-                   {"test", policy_test},
-                   {"show", policy_show},
-                   {"diff", policy_diff},
-                   {"suggest", policy_suggest}};
+} subcommands[] = {{"check", policy_check}, {"test", policy_test},       {"show", policy_show},
+                   {"diff", policy_diff},   {"suggest", policy_suggest}, {"import", policy_import}};
 
 static int run(const struct command *self, int argc, char **argv)
 {
     if (argc < 2)
-        return command_misuse(self, "say what to do: check, test, show, diff or suggest");
+        return command_misuse(self, "say what to do: check, test, show, diff, suggest or import");
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
         return command_help(self);
     for (size_t i = 0; i < sizeof(subcommands) / sizeof(*subcommands); i++) {
@@ -76,12 +73,13 @@ static int run(const struct command *self, int argc, char **argv)
         optind = 0;
         return subcommands[i].run(self, argc - 1, argv + 1);
     }
-    return command_misuse(self, "there is no \"%s\": say check, test, show, diff or suggest", argv[1]);
+    return command_misuse(self, "there is no \"%s\": say check, test, show, diff, suggest or import",
+                          argv[1]);
 }
 
 const struct command command_policy = {
     .name = "policy",
-    .arguments = "check|test|show|diff|suggest …",
+    .arguments = "check|test|show|diff|suggest|import …",
     .summary = "checks policy files, and tells what a policy allows and why",
     .run = run,
     .help =
@@ -118,10 +116,18 @@ const struct command command_policy = {
         "      stands for N (3) siblings or more, never over a public suffix; --denied adds what was "
         "denied.\n"
         "\n"
+        "  import [--from FORMAT] [--policy NAME] [--deny] FILE\n"
+        "      Another program's allowlist as a policy: ini (network.conf), toml ([network]), smokescreen, "
+        "cilium, srt\n"
+        "      (settings.json), list (names, or a hosts file; --deny: to deny). FORMAT is guessed. What "
+        "could not be\n"
+        "      carried over is told, and the exit status is 1 then.\n"
+        "\n"
         "  -c, --config FILE  the policy file; without it " POLICY_DEFAULT_FILE "\n"
         "                     when there is one, else only what is built in\n"
         "  --policy NAME      a policy of the file, or a profile; may be left out when the file has only one "
         "policy\n"
         "\n"
-        "Exit status: 0 valid, allowed, the same; 1 denied, different; 2 wrong use, or a file with errors.\n",
+        "Exit status: 0 valid, allowed, the same; 1 denied, different, not all carried over; 2 wrong use, or "
+        "a file with errors.\n",
 };

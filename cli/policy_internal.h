@@ -14,6 +14,7 @@ int policy_test(const struct command *self, int argc, char **argv);
 int policy_show(const struct command *self, int argc, char **argv);
 int policy_diff(const struct command *self, int argc, char **argv);
 int policy_suggest(const struct command *self, int argc, char **argv);
+int policy_import(const struct command *self, int argc, char **argv);
 
 /* The file `path`; when it is NULL the default file, when there is none of that either only what is built in.
  * Prints what is wrong. NULL when it could not be loaded: exit EXIT_WRONG then. */

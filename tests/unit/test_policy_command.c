@@ -258,11 +258,14 @@ static void wrong_use_says_what_to_write(void **state)
 {
     (void)state;
     static const struct expectation cases[] = {
-        {{NULL}, EXIT_WRONG, NULL, "sallyport policy: say what to do: check, test, show, diff or suggest\n"},
+        {{NULL},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: say what to do: check, test, show, diff, suggest or import\n"},
         {{"chekc"},
          EXIT_WRONG,
          NULL,
-         "sallyport policy: there is no \"chekc\": say check, test, show, diff or suggest\n"},
+         "sallyport policy: there is no \"chekc\": say check, test, show, diff, suggest or import\n"},
         {{"check"}, EXIT_WRONG, NULL, "sallyport policy: check: name at least one policy file\n"},
         {{"check", "--jsn", "x"},
          EXIT_WRONG,
@@ -504,6 +507,156 @@ static void suggestions_are_asked_for_in_ways(void **state)
     }
 }
 
+/* ---- import ---- */
+
+#define IMPORTS TEST_DATA "/import"
+
+/* Each sample becomes what its .imported file says; that is a policy, and warns of nothing. */
+static void formats_become_policies(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *args[5], *expected;
+        int status;
+    } cases[] = {
+        {{"import", "network.conf"}, "network.conf.imported", EXIT_NO},
+        {{"import", "watched.conf"}, "watched.conf.imported", EXIT_NO},
+        {{"import", "network.toml"}, "network.toml.imported", EXIT_NO},
+        {{"import", "smokescreen.yaml"}, "smokescreen.yaml.imported", EXIT_NO},
+        {{"import", "cilium.yaml"}, "cilium.yaml.imported", EXIT_NO},
+        {{"import", "settings.json"}, "settings.json.imported", EXIT_NO},
+        {{"import", "domains.txt"}, "domains.txt.imported", EXIT_NO},
+        {{"import", "--deny", "hosts"}, "hosts.imported", EXIT_YES},
+    };
+    static struct outcome got;
+    assert_int_equal(chdir(IMPORTS), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        char *expected = read_text(cases[i].expected);
+        run_policy(cases[i].args, &got);
+        if (strcmp(got.out, expected) || got.status != cases[i].status)
+            fail_msg("%s: %d %s\nexpected %s", cases[i].expected, got.status, got.out, expected);
+        free(expected);
+        run_policy((const char *const[]){"check", cases[i].expected, NULL}, &got);
+        if (got.status != EXIT_YES)
+            fail_msg("%s: %s", cases[i].expected, got.err);
+    }
+}
+
+/* What the sample allowed in its own program is allowed here, and what it did not is not. */
+static void imported_policies_mean_the_same(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *policy, *target;
+        int status;
+    } cases[] = {
+        {"network.conf.imported", "imported", "https://pypi.org", EXIT_YES},
+        {"network.conf.imported", "imported", "https://a.cdn.example.com", EXIT_YES},
+        {"network.conf.imported", "imported", "tcp://db.example.com:5432", EXIT_YES},
+        {"network.conf.imported", "imported", "10.20.3.4:22", EXIT_YES},
+        {"network.conf.imported", "imported", "https://example.org", EXIT_NO},
+        {"watched.conf.imported", "imported", "https://example.org", EXIT_NO},
+        {"network.toml.imported", "imported", "https://example.net:8443", EXIT_YES},
+        {"network.toml.imported", "imported", "https://not.this.one", EXIT_NO},
+        {"smokescreen.yaml.imported", "billing", "https://books.ledger.example.com", EXIT_YES},
+        {"smokescreen.yaml.imported", "billing", "https://time.example.com", EXIT_YES},
+        {"smokescreen.yaml.imported", "billing", "https://charts.example.org", EXIT_NO},
+        {"smokescreen.yaml.imported", "crawler", "https://anything.example", EXIT_YES},
+        {"smokescreen.yaml.imported", "crawler", "https://x.paste.example.net", EXIT_NO},
+        {"cilium.yaml.imported", "fqdn", "https://api.example.com", EXIT_YES},
+        {"cilium.yaml.imported", "fqdn", "http://api.example.com", EXIT_NO},
+        {"cilium.yaml.imported", "fqdn", "http://plain.example.com/public/a/b", EXIT_YES},
+        {"cilium.yaml.imported", "fqdn", "http://plain.example.com/private", EXIT_NO},
+        {"cilium.yaml.imported", "fqdn", "tcp://everything.example.com:22", EXIT_YES},
+        {"cilium.yaml.imported", "fqdn", "10.1.2.3:8005", EXIT_YES},
+        {"cilium.yaml.imported", "fqdn", "10.96.0.1:5432", EXIT_NO},
+        {"cilium.yaml.imported", "world", "8.0.0.1:443", EXIT_YES},
+        {"settings.json.imported", "imported", "https://registry.npmjs.org", EXIT_YES},
+        {"settings.json.imported", "imported", "https://evil.example.com", EXIT_NO},
+        {"domains.txt.imported", "imported", "https://a.example.net", EXIT_YES},
+        {"hosts.imported", "imported", "https://ads.example.com", EXIT_NO},
+    };
+    static struct outcome got;
+    assert_int_equal(chdir(IMPORTS), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        run_policy((const char *const[]){"test", "-c", cases[i].file, "--policy", cases[i].policy,
+                                         cases[i].target, NULL},
+                   &got);
+        if (got.status != cases[i].status)
+            fail_msg("%s %s: %s%s", cases[i].file, cases[i].target, got.out, got.err);
+    }
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void odd_files_are_imported_or_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *text; /* from NULL: guessed */
+        int status;
+        const char *has; /* in what is printed */
+    } cases[] = {
+        {NULL, "[egress]\ndefault_deny = maybe\n", EXIT_NO,
+         "default_deny is neither true nor false: taken for true"},
+        {NULL, "[egress]\nallow\n", EXIT_NO, "no key = value: \"allow\""},
+        {NULL, "[egress]\n", EXIT_YES, "    mode: audit "},
+        {NULL, "[network]\negress = \"open\"\n", EXIT_YES, "    extends: unrestricted\n"},
+        {NULL, "[network]\negress = false\n", EXIT_YES, "  imported: {}\n"},
+        {NULL, "[network]\negress = \"sometimes\"\n", EXIT_NO, "taken for an allowlist"},
+        {NULL, "[network]\nallow = [\"a.example\",\n", EXIT_NO, "an array is still open"},
+        {NULL, "[network]\nallow = [1, 2]\n", EXIT_NO, "an array of plain strings was expected"},
+        {NULL, "[network]\nallow = \"a.example\"\n", EXIT_NO, "\"allow\" is no array"},
+        {NULL, "services: &x [*x]\n", EXIT_WRONG, "anchors are not supported"},
+        {NULL, "{\"network\": ", EXIT_WRONG, ":2:1: not valid YAML"},
+        {NULL, "{}", EXIT_NO, "there is no network in it: nothing is allowed"},
+        {NULL, "{\"network\": {\"allowedDomains\": [[\"a\"], \"*\"]}}", EXIT_NO, "a name was expected"},
+        {"smokescreen", "default: {action: shut}\n", EXIT_NO, "taken for enforce"},
+        {"cilium", "kind: Pod\n", EXIT_NO, "no network policy of Cilium's"},
+        {"list", "'quoted'\nx\ty\n\033[2J\n", EXIT_NO, "line 3: "},
+        {"list", "", EXIT_YES, "  imported: {}\n"},
+        {"xml", "", EXIT_WRONG, "there is no format \"xml\""},
+    };
+    static struct outcome got;
+    static char both[sizeof(got.out) + sizeof(got.err)];
+    char path[] = "/tmp/sallyport-import-XXXXXX";
+    close(mkstemp(path));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        write_file(path, cases[i].text);
+        const char *const guessed[] = {"import", path, NULL}, *const told[] = {"import", "--from",
+                                                                               cases[i].from, path, NULL};
+        run_policy(cases[i].from ? told : guessed, &got);
+        snprintf(both, sizeof(both), "%s%s", got.out, got.err);
+        if (got.status != cases[i].status || !strstr(both, cases[i].has) || strchr(both, '\033'))
+            fail_msg("%zu: %d %s", i, got.status, both);
+    }
+    unlink(path);
+}
+
+/* A list that is longer than a policy should be stays where it is. */
+static void long_lists_are_named(void **state)
+{
+    (void)state;
+    static struct outcome got;
+    char path[] = "/tmp/sallyport-import-XXXXXX", expected[64];
+    FILE *file = fdopen(mkstemp(path), "w");
+    assert_non_null(file);
+    for (int i = 0; i < 1500; i++)
+        fprintf(file, "n%d.example\n", i);
+    fclose(file);
+    run_policy((const char *const[]){"import", "--deny", path, NULL}, &got);
+    snprintf(expected, sizeof(expected), "    deny_files:\n      - %s\n", path);
+    assert_non_null(strstr(got.out, expected));
+    assert_int_equal(got.status, EXIT_YES);
+    unlink(path);
+}
+
 /* ---- check, show ---- */
 
 static void check_answers_for_each_file(void **state)
@@ -607,6 +760,10 @@ int main(void)
         cmocka_unit_test(a_log_becomes_the_smallest_policy),
         cmocka_unit_test(what_was_seen_passes_and_nothing_else),
         cmocka_unit_test(suggestions_are_asked_for_in_ways),
+        cmocka_unit_test(formats_become_policies),
+        cmocka_unit_test(imported_policies_mean_the_same),
+        cmocka_unit_test(odd_files_are_imported_or_refused),
+        cmocka_unit_test(long_lists_are_named),
         cmocka_unit_test(check_answers_for_each_file),
         cmocka_unit_test(warnings_do_not_make_check_fail),
         cmocka_unit_test(show_tells_rules_and_where_they_come_from),
