@@ -30,11 +30,19 @@ struct inside {
     int passage;   /* the builder's end */
     char *uid_map; /* of both user namespaces */
     char *gid_map;
-    bool single_id; /* mapped without privilege: one id, no setgroups(2) */
-    char *unix_table;
-    struct paths folders; /* of the processes outside */
-    bool core_piped;      /* the kernel hands core dumps to a program */
+    bool single_id;  /* mapped without privilege: one id, no setgroups(2) */
+    bool core_piped; /* the kernel hands core dumps to a program */
     char *cwd;
+};
+
+/* Pid 1, and what the command inherits of it. */
+struct init {
+    const struct inside *inside;
+    struct paths keep;
+    bool datagrams; /* one of them takes datagrams */
+    pid_t command;
+    int sync;         /* with the command until it goes */
+    int exec_failure; /* reads the errno of execvp() */
 };
 
 static int report(int control, enum enclosure_event event, int value, const char *text)
@@ -50,9 +58,7 @@ __attribute__((noreturn)) static void give_up(const struct inside *inside, const
     _exit(1);
 }
 
-/* --- ids
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- ids ------------------------------------------------------------------------------------------------ */
 
 static bool has_capability(unsigned capability)
 {
@@ -130,8 +136,7 @@ static int unshare_user(int more, struct error *err)
     return error_set(err, code, "cannot make a user namespace: %s%s", strerror(code), hint);
 }
 
-/* --- small talk between two processes
- * ---------------------------------------------------------------------------- */
+/* --- small talk between two processes ------------------------------------------------------------------- */
 
 static bool say(int fd)
 {
@@ -148,8 +153,7 @@ static bool hear(int fd)
     return got == 1;
 }
 
-/* --- the command
- * ------------------------------------------------------------------------------------------------- */
+/* --- the command ---------------------------------------------------------------------------------------- */
 
 /* A descriptor the caller handed over stays, unless it is a way out: a network socket of the outer namespace
  * can be connected anew, a datagram socket reaches abstract names, a folder leads past the masks. */
@@ -198,16 +202,19 @@ static void forbid_piped_core_dumps(void)
 }
 
 /* In B, once its ids are mapped. Ends in the command, or with its errno on `exec_failure`. */
-__attribute__((noreturn)) static void run_command(const struct inside *inside, int sync, int exec_failure)
+__attribute__((noreturn)) static void run_command(const struct init *init, int sync, int exec_failure)
 {
+    const struct inside *inside = init->inside;
     const struct enclosure_plan *plan = inside->plan;
     struct error err;
-    if (enter_folder(inside->cwd, &err) < 0 || enclosure_filter(&err) < 0)
+    int listener = -1;
+    if (enter_folder(inside->cwd, &err) < 0 || enclosure_filter(init->datagrams, &listener, &err) < 0)
         give_up(inside, &err);
     if (inside->core_piped)
         forbid_piped_core_dumps();
-    if (!say(sync) || !hear(sync))
+    if (fds_send(sync, "", 1, &listener, listener >= 0) < 0 || !hear(sync))
         _exit(1);
+    fd_close(&listener); /* none of ours comes along, this one least of all */
     setpgid(0, 0);
     if (plan->foreground)
         tcsetpgrp(plan->terminal, getpid()); /* SIGTTOU is blocked */
@@ -222,15 +229,7 @@ __attribute__((noreturn)) static void run_command(const struct inside *inside, i
     _exit(127);
 }
 
-/* --- init
- * -------------------------------------------------------------------------------------------------------- */
-
-struct init {
-    const struct inside *inside;
-    pid_t command;
-    int sync;         /* with the command until it goes */
-    int exec_failure; /* reads the errno of execvp() */
-};
+/* --- init ----------------------------------------------------------------------------------------------- */
 
 static int drop_capabilities(struct error *err)
 {
@@ -241,7 +240,20 @@ static int drop_capabilities(struct error *err)
     return 0;
 }
 
-static int fork_command(const struct inside *inside, struct init *ret, struct error *err)
+/* The command's filter is in place: from here on its connects are ours to answer. */
+static int supervise_command(const struct init *init, struct error *err)
+{
+    int fds[FDS_MAX];
+    size_t count = 0;
+    char byte;
+    if (fds_receive(init->sync, &byte, 1, fds, &count) != 1)
+        _exit(1); /* the command has said why */
+    if (count == 0)
+        return drop_capabilities(err);
+    return enclosure_supervise(fds[0], &init->keep, init->command, init->inside->single_id, err);
+}
+
+static int fork_command(struct init *init, struct error *err)
 {
     int sync[2], failure[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sync) < 0 || pipe2(failure, O_CLOEXEC) < 0)
@@ -254,14 +266,16 @@ static int fork_command(const struct inside *inside, struct init *ret, struct er
         close(sync[0]);
         close(failure[0]);
         if (unshare_user(CLONE_NEWNS, &why) < 0)
-            give_up(inside, &why);
+            give_up(init->inside, &why);
         if (!say(sync[1]) || !hear(sync[1]))
             _exit(1);
-        run_command(inside, sync[1], failure[1]);
+        run_command(init, sync[1], failure[1]);
     }
     close(sync[1]);
     close(failure[1]);
-    *ret = (struct init){.inside = inside, .command = pid, .sync = sync[0], .exec_failure = failure[0]};
+    init->command = pid;
+    init->sync = sync[0];
+    init->exec_failure = failure[0];
     return 0;
 }
 
@@ -334,7 +348,7 @@ __attribute__((noreturn)) static void serve(const struct init *init, int signals
 __attribute__((noreturn)) static void run_init(const struct inside *inside)
 {
     struct error err;
-    struct init init = {.command = -1, .sync = -1, .exec_failure = -1};
+    struct init init = {.inside = inside, .command = -1, .sync = -1, .exec_failure = -1};
     sigset_t child, all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
@@ -348,23 +362,28 @@ __attribute__((noreturn)) static void run_init(const struct inside *inside)
         error_errno(&err, errno, "cannot make a signalfd");
         give_up(inside, &err);
     }
-    if (enclosure_mount(inside->plan, inside->unix_table, &inside->folders, &err) < 0 ||
-        fork_command(inside, &init, &err) < 0)
+    if (enclosure_keep(inside->plan, &init.keep) < 0) {
+        error_errno(&err, ENOMEM, "cannot remember what to keep");
+        give_up(inside, &err);
+    }
+    if (enclosure_mount(inside->plan, &init.keep, &err) < 0)
+        give_up(inside, &err);
+    init.datagrams = enclosure_keeps_datagrams(&init.keep);
+    if (fork_command(&init, &err) < 0)
         give_up(inside, &err);
     if (!hear(init.sync))
         _exit(1); /* the command has said why */
     if (map_ids(inside, init.command, &err) < 0)
         give_up(inside, &err);
-    if (prctl(PR_SET_DUMPABLE, 0) < 0 || drop_capabilities(&err) < 0)
-        give_up(inside, &err);
-    if (!say(init.sync) || !hear(init.sync))
+    if (prctl(PR_SET_DUMPABLE, 0) < 0 || !say(init.sync))
         _exit(1);
+    if (supervise_command(&init, &err) < 0)
+        give_up(inside, &err);
     report(inside->control, ENCLOSURE_PREPARED, 0, "");
     serve(&init, signals);
 }
 
-/* --- the builder
- * ------------------------------------------------------------------------------------------------- */
+/* --- the builder ---------------------------------------------------------------------------------------- */
 
 /* Without a capability over the network namespace a command could not use ports below 1024 or ping at all;
  * neither leads out. Failure is not an error. */
@@ -385,16 +404,12 @@ static pid_t fork_sibling(void)
 }
 
 /* What only the caller's namespaces can tell. */
-static int look_around(struct inside *inside, struct error *err)
+static void look_around(struct inside *inside)
 {
     inside->cwd = getcwd(NULL, 0);
-    inside->unix_table = file_read("/proc/net/unix"); /* of the caller's network namespace */
-    if (!inside->unix_table || enclosure_working_folders(inside->unix_table, &inside->folders) < 0)
-        return error_errno(err, errno, "cannot read /proc/net/unix (is /proc mounted?)");
     char *core_pattern = file_read("/proc/sys/kernel/core_pattern");
     inside->core_piped = core_pattern && *core_pattern == '|';
     free(core_pattern);
-    return 0;
 }
 
 /* A, with the ids that the monitor maps, and what A owns. */
@@ -418,8 +433,8 @@ __attribute__((noreturn)) static void run_builder(struct inside *inside)
     struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
     const struct enclosure_plan *plan = inside->plan;
     prctl(PR_SET_NAME, "sallyport-build");
-    if (check_standard_streams(&err) < 0 || look_around(inside, &err) < 0 ||
-        enter_namespaces(inside, &err) < 0)
+    look_around(inside);
+    if (check_standard_streams(&err) < 0 || enter_namespaces(inside, &err) < 0)
         give_up(inside, &err);
     /* init mounts while we build the network: neither needs the other. */
     pid_t init = fork_sibling();
@@ -438,8 +453,7 @@ __attribute__((noreturn)) static void run_builder(struct inside *inside)
     _exit(0);
 }
 
-/* --- the monitor's side
- * ------------------------------------------------------------------------------------------ */
+/* --- the monitor's side --------------------------------------------------------------------------------- */
 
 static void inside_finish(struct inside *inside)
 {

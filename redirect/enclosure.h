@@ -1,12 +1,13 @@
 /*
  * The enclosure: where the command of `sallyport exec` lives. Its own user, pid, mount, network, ipc and uts
  * namespaces, and none of the doors that lead round the network namespace (enclosure_mounts.c,
- * enclosure_sockets.c, enclosure_filter.c say which, each beside the means that shuts it).
+ * enclosure_connect.c, enclosure_filter.c say which, each beside the means that shuts it).
  *
  *   monitor ── forks ──► builder     unshares A = user namespace, then net, ipc, uts, pid (all owned by A)
  *      │                    │ clone(CLONE_PARENT)
- *      │                    ├─► init     pid 1 inside; own mount namespace; mounts and masks; later without
- * capabilities │                    │     └─► command   in B = a second user and mount namespace, nested in A
+ *      │                    ├─► init     pid 1 inside; own mount namespace; mounts and masks; then without
+ *      │                    │     │      capabilities, but for threads that answer connect(2)
+ *      │                    │     └─► command   in B = a second user and mount namespace, nested in A
  *      │                    └── sealed_build(): links, rules, sockets; hands the sockets over; exits
  *      └── parent of both
  *
@@ -24,10 +25,8 @@
  * of the control socket closes, and a pid namespace dies with its init.
  *
  * Limits. Files are shared with the outside, so what the command leaves in a file that someone outside
- * executes later (a shell profile, as root a crontab) runs outside. A unix socket is not masked when it is
- * made after the start in an ordinary folder (not /run, nor a folder that held only sockets), or when its
- * server lives in another network namespace and it is neither in /run nor mounted. A service of the kernel
- * that belongs to no namespace and is not named in these files would be open.
+ * executes later (a shell profile, as root a crontab) runs outside. A service of the kernel that belongs to
+ * no namespace and is not named in these files would be open.
  */
 #pragma once
 

@@ -1,7 +1,7 @@
 /*
  * What the files of the enclosure share. Everything here runs in the builder, in init or in the command's
- * process before it is executed, single-threaded, and may leave its process in any state when it fails: the
- * process then ends.
+ * process before it is executed, single-threaded (but for enclosure_connect.c once it serves), and may leave
+ * its process in any state when it fails: the process then ends.
  */
 #pragma once
 
@@ -43,21 +43,28 @@ struct stage {
 /* Bind stage `name` ("empty": a read-only folder; "inert": a file of nothing; others writable) over `target`.
  */
 int stage_cover(const struct stage *stage, const char *name, const char *target, struct error *err);
+/* Cover the folder `target` with a new, empty, writable one. */
+int stage_cover_own(const struct stage *stage, const char *target, mode_t mode, struct error *err);
 
-/* enclosure_mounts.c: the whole file system of the enclosure except /proc, then /proc. `unix_table` is the
- * caller's /proc/net/unix, `folders` what enclosure_working_folders() made of it. */
-int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, const struct paths *folders,
-                    struct error *err);
+/* enclosure_mounts.c: what is to be kept, by both spellings of each path. 0 or -ENOMEM. */
+int enclosure_keep(const struct enclosure_plan *plan, struct paths *ret);
+/* The whole file system of the enclosure except /proc, then /proc. */
+int enclosure_mount(const struct enclosure_plan *plan, const struct paths *keep, struct error *err);
 
-/* enclosure_sockets.c: unix sockets that would act for the command outside. */
-int enclosure_mask_sockets(const struct stage *stage, const struct mount_table *mounts,
-                           const struct paths *keep, const char *unix_table, const struct paths *folders,
-                           struct error *err);
-/* The working folders of the processes in /proc, in case the table has sockets with relative paths. 0 or
- * -ENOMEM. */
-int enclosure_working_folders(const char *unix_table, struct paths *ret);
+/* enclosure_sockets.c: folders of sockets that would act for the command outside. */
+int enclosure_mask_sockets(const struct stage *stage, const struct paths *keep, struct error *err);
 /* Variables that name sockets which are not there any more. */
 int enclosure_environment(const struct paths *keep);
 
-/* enclosure_filter.c: no_new_privs and the system call filter. */
-int enclosure_filter(struct error *err);
+/* enclosure_filter.c: no_new_privs and the system call filters. `datagrams`: unix datagram sockets stay as
+ * they are. *ret_listener tells of the calls that are decided outside; -1 when the kernel has none to give:
+ * then there is nothing to decide. */
+int enclosure_filter(bool datagrams, int *ret_listener, struct error *err);
+
+/* enclosure_connect.c: is one of these a socket that takes datagrams? */
+bool enclosure_keeps_datagrams(const struct paths *keep);
+/* Decide from now on about connect(2) and the like, in threads of this process, which is init and has all
+ * capabilities of user namespace A; the calling thread has none afterwards. Takes `listener`. `command` has
+ * the user namespace whose capabilities count; `single_id`: all inside have one user id. */
+int enclosure_supervise(int listener, const struct paths *keep, pid_t command, bool single_id,
+                        struct error *err);

@@ -1,20 +1,24 @@
 /*
  * The file system of the enclosure: the caller's, minus the doors.
  *
- *   /proc       a fresh one for the pid namespace, everything in it but the processes read-only: as root, a
- * write to /proc/sys/kernel/core_pattern or modprobe would have the kernel run a program outside other proc
- * mounts of procfs elsewhere (chroots) show the outer processes: covered /sys …      file systems that
- * configure the kernel: read-only (uevent_helper, cgroup v1's release_agent, binfmt_misc run programs
- * outside, too), or covered where opening a file is already enough (bpf, tracefs, binder, …) /run rebuilt,
- * default-deny: it is where daemons keep their sockets, and a socket made later (a daemon that restarts) must
- * not appear either. Masking single files there would not do: when a daemon removes its socket, the kernel
- * takes our mount off with it (fs/namei.c: detach_mounts) /dev        rebuilt, default-deny: of the devices,
- * those that act on this machine's computing and not on its network or its consoles. RDMA verbs, modems,
- * virtio ports, vsock and uinput are exits; block devices hold the files of everybody. Its own devpts and
- * /dev/shm elsewhere   devices do not open (nodev) resolv.conf names the gateway
- *
- * cgroups    no new cgroup namespaces, so no new mounts of cgroup file systems; the caller's stays, for
- * programs that ask what memory they may use
+ *   /proc        a fresh one for the pid namespace, everything in it but the processes read-only: as root, a
+ *                write to /proc/sys/kernel/core_pattern or modprobe would have the kernel run a program
+ *                outside
+ *   other proc   mounts of procfs elsewhere (chroots) show the outer processes: covered
+ *   /sys …       file systems that configure the kernel: read-only (uevent_helper, cgroup v1's
+ *                release_agent, binfmt_misc run programs outside, too), or covered where opening a file is
+ *                already enough (bpf, tracefs, binder, …)
+ *   cgroups      no new cgroup namespaces, so no new mounts of cgroup file systems; the caller's namespace
+ *                stays, for programs that ask what memory they may use
+ *   /run         rebuilt, default-deny: it is where daemons keep their sockets, and a socket made later (a
+ *                daemon that restarts) must not appear either. Masking single files there would not do: when
+ *                a daemon removes its socket, the kernel takes our mount off with it (fs/namei.c:
+ *                detach_mounts)
+ *   /dev         rebuilt, default-deny: of the devices, those that act on this machine's computing and not
+ *                on its network or its consoles. RDMA verbs, modems, virtio ports, vsock and uinput are
+ *                exits; block devices hold the files of everybody. Its own devpts and /dev/shm
+ *   elsewhere    devices do not open (nodev)
+ *   resolv.conf  names the gateway
  *
  * A new mount of procfs or sysfs from inside, in whatever user namespace, is refused by the kernel because
  * the mounts that it can see are partly covered by locked mounts (fs/namespace.c: mount_too_revealing).
@@ -110,8 +114,7 @@ static int cover(const struct stage *stage, const char *path, struct error *err)
     return stage_cover(stage, S_ISDIR(status.st_mode) ? "empty" : "inert", path, err);
 }
 
-/* --- the stage
- * --------------------------------------------------------------------------------------------------- */
+/* --- the stage ------------------------------------------------------------------------------------------ */
 
 static int make_folder(int at, const char *name, mode_t mode, struct error *err)
 {
@@ -152,7 +155,6 @@ static int stage_open(struct stage *ret, struct error *err)
         (failed = make_folder(stage.root, "run", 0755, err)) ||
         (failed = make_folder(stage.root, "dev", 0755, err)) ||
         (failed = make_folder(stage.root, "shm", 01777, err)) ||
-        (failed = make_folder(stage.root, "user", 0700, err)) ||
         (failed = make_file(stage.root, "inert", 0444, NULL, err)) ||
         (failed = make_file(stage.root, "resolv.conf", 0644, RESOLV_CONF, err)) ||
         (failed = make_read_only(&stage, "empty", err)) || (failed = make_read_only(&stage, "inert", err)))
@@ -161,8 +163,16 @@ static int stage_open(struct stage *ret, struct error *err)
     return 0;
 }
 
-/* --- /run and /dev, rebuilt
- * -------------------------------------------------------------------------------------- */
+int stage_cover_own(const struct stage *stage, const char *target, mode_t mode, struct error *err)
+{
+    static unsigned made;
+    char name[32];
+    snprintf(name, sizeof(name), "own-%u", made++);
+    int failed = make_folder(stage->root, name, mode, err);
+    return failed ? failed : stage_cover(stage, name, target, err);
+}
+
+/* --- /run and /dev, rebuilt ----------------------------------------------------------------------------- */
 
 /* A folder that is being rebuilt: what it was, and the empty one that lies over it now. */
 struct rebuild {
@@ -369,8 +379,7 @@ static int rebuild_dev(const struct stage *stage, const struct paths *keep, cons
     return failed;
 }
 
-/* --- the rest
- * ---------------------------------------------------------------------------------------------------- */
+/* --- the rest ------------------------------------------------------------------------------------------- */
 
 static bool has_submounts(const struct mount_table *mounts, const struct mount_entry *entry)
 {
@@ -465,6 +474,23 @@ static int replace_resolv_conf(const struct stage *stage, const char *target, st
     return make_file(AT_FDCWD, target, 0644, RESOLV_CONF, err);
 }
 
+/* A mount of its own: no other socket can be linked or moved into a folder whose sockets may be connected to.
+ */
+static int separate_kept_folders(const struct paths *keep, struct error *err)
+{
+    for (size_t i = 0; i < keep->count; i++) {
+        const char *path = keep->items[i];
+        struct stat status;
+        if (!strcmp(path, "/") || path_is_within(path, "/proc") || lstat(path, &status) < 0 ||
+            !S_ISDIR(status.st_mode))
+            continue;
+        int failed = bind_tree(AT_FDCWD, path, AT_FDCWD, path, err);
+        if (failed && !is_out_of_reach(-failed))
+            return failed;
+    }
+    return 0;
+}
+
 static int protect_file(const char *path, struct error *err)
 {
     struct stat status;
@@ -522,7 +548,7 @@ static int mount_proc(struct error *err)
 }
 
 /* Both spellings of what the user named, as masks are looked up by resolved paths. */
-static int resolve_keep(const struct enclosure_plan *plan, struct paths *ret)
+int enclosure_keep(const struct enclosure_plan *plan, struct paths *ret)
 {
     for (size_t i = 0; i < plan->keep_count; i++) {
         char resolved[PATH_MAX];
@@ -564,11 +590,9 @@ static void find_places(const struct enclosure_plan *plan, struct places *ret)
             ret->terminal_at = ret->terminal;
 }
 
-int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, const struct paths *folders,
-                    struct error *err)
+int enclosure_mount(const struct enclosure_plan *plan, const struct paths *keep, struct error *err)
 {
     struct mount_table mounts;
-    struct paths keep = {0};
     struct stage stage;
     struct places places;
     int failed;
@@ -578,16 +602,15 @@ int enclosure_mount(const struct enclosure_plan *plan, const char *unix_table, c
         return error_errno(err, errno, "cannot make a mount namespace");
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return error_errno(err, errno, "cannot make the mounts private");
-    if (resolve_keep(plan, &keep) < 0 || enclosure_environment(&keep) < 0)
+    if (enclosure_environment(keep) < 0)
         return error_errno(err, ENOMEM, "cannot prepare the enclosure");
     find_places(plan, &places);
     if ((failed = mount_table_read(&mounts, err)) || (failed = forbid_devices(&mounts, err)) ||
-        (failed = stage_open(&stage, err)) ||
-        (failed = restrict_kernel_mounts(&stage, &mounts, &keep, err)) ||
-        (failed = cover_sysfs_partly(&mounts, err)) || (failed = rebuild_run(&stage, "/run", &keep, err)) ||
-        (failed = rebuild_run(&stage, "/var/run", &keep, err)) ||
-        (failed = rebuild_dev(&stage, &keep, places.terminal_at, err)) ||
-        (failed = enclosure_mask_sockets(&stage, &mounts, &keep, unix_table, folders, err)) ||
+        (failed = stage_open(&stage, err)) || (failed = restrict_kernel_mounts(&stage, &mounts, keep, err)) ||
+        (failed = cover_sysfs_partly(&mounts, err)) || (failed = rebuild_run(&stage, "/run", keep, err)) ||
+        (failed = rebuild_run(&stage, "/var/run", keep, err)) ||
+        (failed = rebuild_dev(&stage, keep, places.terminal_at, err)) ||
+        (failed = enclosure_mask_sockets(&stage, keep, err)) || (failed = separate_kept_folders(keep, err)) ||
         (failed = replace_resolv_conf(&stage, places.resolver_at, err)) ||
         (failed = protect_file(places.read_only_at, err)) || (failed = mount_proc(err)))
         return failed;

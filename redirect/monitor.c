@@ -52,8 +52,7 @@ struct monitor {
     int exec_errno;
 };
 
-/* --- the audit file
- * ---------------------------------------------------------------------------------------------- */
+/* --- the audit file ------------------------------------------------------------------------------------- */
 
 static void reopen_audit(struct monitor *monitor)
 {
@@ -71,8 +70,7 @@ static void reopen_audit(struct monitor *monitor)
         channel_send_audit(monitor->worker.channel, fd);
 }
 
-/* --- the worker
- * -------------------------------------------------------------------------------------------------- */
+/* --- the worker ----------------------------------------------------------------------------------------- */
 
 static int start_worker(struct monitor *monitor, struct error *err)
 {
@@ -188,8 +186,7 @@ static void finish_worker(struct monitor *monitor, bool summary)
     fd_close(&worker->channel);
 }
 
-/* --- the terminal
- * ------------------------------------------------------------------------------------------------ */
+/* --- the terminal --------------------------------------------------------------------------------------- */
 
 static bool has_foreground(const struct monitor *monitor)
 {
@@ -254,8 +251,7 @@ static void return_terminal(struct monitor *monitor)
         tcsetpgrp(monitor->terminal, getpgrp());
 }
 
-/* --- signals and events
- * ------------------------------------------------------------------------------------------ */
+/* --- signals and events --------------------------------------------------------------------------------- */
 
 static void reap(struct monitor *monitor)
 {
@@ -343,8 +339,7 @@ static void supervise(struct monitor *monitor)
     }
 }
 
-/* --- start and end
- * ----------------------------------------------------------------------------------------------- */
+/* --- start and end -------------------------------------------------------------------------------------- */
 
 /* A closed 0, 1 or 2 would be taken by the next file that is opened, one of ours. */
 static void fill_standard_streams(void)

@@ -260,20 +260,6 @@ def test_a_socket_among_other_files_is_masked(enclosed, outside_socket, kind):
     assert reaching(enclosed, path, options=["-q", "--policy", "airgapped", "--keep", path])
 
 
-def test_a_folder_of_sockets_is_masked_as_a_whole(enclosed, outside_socket):
-    """So that the daemon's next socket, made after a restart, is masked, too."""
-    folder = enclosed.folder / "daemon"
-    folder.mkdir()
-    os.chown(folder, enclosed.user or 0, enclosed.user or 0)
-    outside_socket(folder / "control")
-    story = f"import os, sys; print('go', flush=True); sys.stdin.readline(); print(os.listdir({str(folder)!r}))"
-    process = enclosed.start("python3", "-c", story, stdin=subprocess.PIPE)
-    assert process.stdout.readline() == "go\n"
-    outside_socket(folder / "control2")
-    out, _ = process.communicate("\n", timeout=60)
-    assert out == "[]\n"
-
-
 def test_a_socket_is_masked_in_every_mount_that_shows_it(enclosed, outside_socket):
     original, again = enclosed.folder / "a", enclosed.folder / "b"
     for folder in (original, again):
