@@ -50,6 +50,11 @@ const char *policy_dns_text(enum acl_dns dns)
     return dns == ACL_DNS_ANY ? "any" : dns == ACL_DNS_OFF ? "off" : "allowed";
 }
 
+const char *policy_verify_text(enum acl_verify verify)
+{
+    return verify == ACL_VERIFY_ALWAYS ? "always" : verify == ACL_VERIFY_FALLBACK ? "fallback" : "off";
+}
+
 const char *policy_bind_text(enum acl_bind bind)
 {
     return bind == ACL_BIND_STRICT ? "strict" : bind == ACL_BIND_OFF ? "off" : "redial";

@@ -112,6 +112,9 @@ static void compare_options(struct diff *d, const struct acl_policy *a, const st
     if (acl_policy_bind(a) != acl_policy_bind(b))
         say_option(d, "bind", policy_bind_text(acl_policy_bind(a)), policy_bind_text(acl_policy_bind(b)),
                    NULL);
+    if (acl_policy_verify(a) != acl_policy_verify(b))
+        say_option(d, "verify_origin", policy_verify_text(acl_policy_verify(a)),
+                   policy_verify_text(acl_policy_verify(b)), NULL);
     if (acl_policy_ech_denied(a) != acl_policy_ech_denied(b))
         say_option(d, "ech", acl_policy_ech_denied(a) ? "deny" : "record",
                    acl_policy_ech_denied(b) ? "deny" : "record", NULL);

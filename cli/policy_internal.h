@@ -27,3 +27,4 @@ const char *policy_origin_text(const struct acl_origin *origin, char *text, size
 const char *policy_mode_text(enum acl_mode mode);
 const char *policy_dns_text(enum acl_dns dns);
 const char *policy_bind_text(enum acl_bind bind);
+const char *policy_verify_text(enum acl_verify verify);

@@ -55,6 +55,8 @@ static void put_options(struct json *j, const struct acl_policy *policy)
     json_string(j, "mode", policy_mode_text(acl_policy_mode(policy)));
     json_string(j, "dns", policy_dns_text(acl_policy_dns(policy)));
     json_string(j, "bind", policy_bind_text(acl_policy_bind(policy)));
+    if (acl_policy_verify(policy) != ACL_VERIFY_OFF)
+        json_string(j, "verify_origin", policy_verify_text(acl_policy_verify(policy)));
     json_string(j, "ech", acl_policy_ech_denied(policy) ? "deny" : "record");
     const struct acl_limits *limits = acl_policy_limits(policy);
     if (limits->flows)
@@ -86,6 +88,8 @@ static void show_policy(const struct acl_policy *policy)
     printf("policy %s: mode %s, dns %s, bind %s, ech %s", acl_policy_name(policy),
            policy_mode_text(acl_policy_mode(policy)), policy_dns_text(acl_policy_dns(policy)),
            policy_bind_text(acl_policy_bind(policy)), acl_policy_ech_denied(policy) ? "deny" : "record");
+    if (acl_policy_verify(policy) != ACL_VERIFY_OFF)
+        printf(", verify_origin %s", policy_verify_text(acl_policy_verify(policy)));
     if (limits->flows)
         printf(", flows_per_container %u", limits->flows);
     if (limits->dns_queries_per_second)

@@ -247,14 +247,16 @@ static bool within_rate(struct capture *capture)
     return rate_take(&capture->dns_rate, own ? own : w->limits->dns_queries_per_second, uv_now(&w->loop));
 }
 
+static const char any_name[] = "*";
+
 /* It was sent out: does it look like one of very many? */
 static void watch_for_tunnels(const struct dns_question *question, const struct acl_verdict *verdict)
 {
     struct capture *capture = question->capture;
     const struct dns_query *query = &question->query;
     uint64_t now = uv_now(&capture->worker->loop);
-    if (!verdict->has_rule ||
-        !dns_watch_note(&capture->dns_watch, verdict->rule.text, query->name, query->name_length, now))
+    const char *rule = verdict->has_rule ? verdict->rule.text : any_name; /* `dns: any` */
+    if (!dns_watch_note(&capture->dns_watch, rule, query->name, query->name_length, now))
         return;
     struct audit_event event = question_event(question, AUDIT_DNS_SUSPECTED, ACL_RULE_ALLOW);
     event.allowed = true;

@@ -2,14 +2,12 @@
 
 #include <string.h>
 
-/* The bytes of the name that the wildcard leaves to who asks; 0 for a rule without one. */
+/* The bytes of the name that the rule leaves to who asks; 0 for a rule without a wildcard in its host. */
 static size_t below_wildcard(const char *rule, size_t length)
 {
-    const char *star = strstr(rule, "*.");
-    if (!star)
-        return 0;
-    size_t fixed = strcspn(star + 1, ":/"); /* ".example.com", without port and path */
-    return length > fixed ? length - fixed : 0;
+    const char *scheme = strstr(rule, "://"), *host = scheme ? scheme + 3 : rule;
+    size_t stars = strspn(host, "*"), fixed = strcspn(host + stars, ":/"); /* ".example.com" */
+    return stars && length > fixed ? length - fixed : 0;
 }
 
 static struct dns_watch_rule *find_rule(struct dns_watch *watch, const char *rule, uint64_t now_ms)

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #define ROUNDS 2
@@ -104,6 +105,23 @@ static void server_failed(struct resolver_exchange *x)
         health->well_again_ms = uv_now(x->resolver->timeouts.timer.loop) + RESOLVER_SICK_MS;
 }
 
+/* It spoke, or the want is ours: then it is as good as before. */
+static bool is_servers_fault(int error)
+{
+    switch (-error) {
+    case EREMOTEIO:
+    case EBADMSG:
+    case ENOMEM:
+    case ENOBUFS:
+    case EMFILE:
+    case ENFILE:
+    case ESRCH:
+        return false;
+    default:
+        return true;
+    }
+}
+
 static void server_answered(struct resolver_exchange *x)
 {
     x->resolver->health[x->server] = (struct resolver_health){0};
@@ -112,7 +130,7 @@ static void server_answered(struct resolver_exchange *x)
 static void attempt_failed(struct resolver_exchange *x, int error)
 {
     socket_drop(x);
-    if (error != -EREMOTEIO && error != -EBADMSG && error != -ENOMEM)
+    if (is_servers_fault(error))
         server_failed(x);
     x->last_error = error;
     x->over_tcp = false;
@@ -315,10 +333,20 @@ void resolver_set_servers(struct resolver *resolver, const struct addr *servers,
     memset(resolver->health, 0, sizeof(resolver->health));
 }
 
+/* Each question on its way has a socket: an eighth of all descriptors, for flows need the rest. */
+static unsigned sockets_we_may_have(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur / 8 > RESOLVER_OUTSTANDING_MAX)
+        return RESOLVER_OUTSTANDING_MAX;
+    return (unsigned)limit.rlim_cur / 8;
+}
+
 void resolver_init(struct resolver *resolver, uv_loop_t *loop, struct poller *poller,
                    const struct addr *servers, size_t count)
 {
     *resolver = (struct resolver){.poller = poller};
+    resolver->outstanding_max = sockets_we_may_have();
     resolver_set_servers(resolver, servers, count);
     list_init(&resolver->exchanges);
     deadline_queue_init(&resolver->timeouts, loop, RESOLVER_ATTEMPT_MS, on_timeout);
@@ -350,7 +378,7 @@ size_t resolver_read_host_servers(const char *path, struct addr *ret, size_t siz
 struct resolver_exchange *resolver_ask(struct resolver *resolver, const char *name, uint16_t type, bool edns,
                                        resolver_answer_fn answered, void *arg)
 {
-    if (resolver->server_count == 0 || resolver->outstanding >= RESOLVER_OUTSTANDING_MAX ||
+    if (resolver->server_count == 0 || resolver->outstanding >= resolver->outstanding_max ||
         strlen(name) > ACL_NAME_MAX)
         return NULL;
     struct resolver_exchange *x = calloc(1, sizeof(*x));

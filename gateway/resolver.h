@@ -39,7 +39,7 @@ struct resolver {
     size_t server_count;
     struct deadline_queue timeouts;
     struct list exchanges;
-    unsigned outstanding;
+    unsigned outstanding, outstanding_max;
 };
 
 /* `servers` have their ports. None: every question fails. */

@@ -88,6 +88,14 @@ def test_types_without_a_rule_do_not_leave(lab, kind):
     assert denial["dns.question.type"] == kind and "not forwarded" in denial["sallyport.detail"]
 
 
+@pytest.mark.parametrize("options, cut", [(["+noedns"], True), (["+bufsize=512"], True), (["+bufsize=4096"], False), (["+tcp"], False)])
+def test_an_answer_is_cut_to_what_the_client_takes(lab, options, cut):
+    """59 addresses: too long for 512 bytes, not for 4096, nor for TCP."""
+    run = lab.exec([*DIG, "+ignore", *options, "many.example"], allow=["many.example"]).ok()
+    assert (" tc" in re.search(r"flags:([^;]*);", run.out)[1]) == cut
+    assert len(re.findall(r"\sIN\sA\s198", run.out)) == (0 if cut else 59)
+
+
 # --- hosts, search domains ------------------------------------------------------------------------------------------
 
 HOSTS = """

@@ -382,6 +382,18 @@ static void many_long_new_names_are_noticed(void **state)
         told += dns_watch_note(&watch, rule, name, strlen(name), 1000 + DNS_WATCH_WINDOW_MS + i);
     }
     assert_int_equal(told, 2);
+    static const char *const wildcards[] = {"*", "**.example.org", "GET http://*.example.org/api/*",
+                                            "tcp://*.example.org:22"};
+    for (size_t k = 0; k < sizeof(wildcards) / sizeof(*wildcards); k++) {
+        struct dns_watch another = {0};
+        for (unsigned i = told = 0; i < 400; i++) {
+            snprintf(name, sizeof(name), "%08x%08x%08x.example.org", i * 2654435761u, i, ~i);
+            told += dns_watch_note(&another, wildcards[k], name, strlen(name), 1000 + i);
+            assert_false(dns_watch_note(&another, "http://example.org/*", name, strlen(name),
+                                        1000 + i)); /* of a path */
+        }
+        assert_int_equal(told, 1);
+    }
     for (unsigned i = 0; i < 1000; i++) /* one long name, over and over */
         assert_false(dns_watch_note(&watch, other, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example.net", 50,
                                     2000 + i));
