@@ -155,9 +155,11 @@ def test_nothing_can_be_exchanged_while_the_call_is_judged(enclosed, outside, fo
             if {swap!r} == "address":
                 with client() as other: os.dup2(other.fileno(), number)
             tries += 1
-            if libc.connect(number, address, 110) == 0:
-                with socket.socket(fileno=os.dup(number)) as connected: reached += connected.getpeername() == theirs
-                if {swap!r} == "address": server.accept()[0].close()
+            if libc.connect(number, address, 110) != 0: continue
+            if {swap!r} == "descriptor": reached += 1; continue
+            with socket.socket(fileno=os.dup(number)) as connected: peer = connected.getpeername()
+            if peer == mine: server.accept()[0].close()
+            else: reached += 1
         thread.join()
         print(tries > 100, reached)""")
     assert said == "True 0"
