@@ -243,7 +243,7 @@ def run(lab, arguments):
     subjects, parts = [], []
     try:
         for kind in contestants.ALL:
-            if not arguments.subjects or kind.name.lower().split()[0] in arguments.subjects:
+            if kind is contestants.Sallyport or not arguments.subjects or kind.name.lower().split()[0] in arguments.subjects:
                 subjects.append(kind(lab))
         if "idle" in arguments.works:
             parts.append(report_idle(measure_idle(lab, subjects, arguments.flows), arguments.flows))
@@ -272,7 +272,7 @@ def read_arguments():
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each work and subject (5)")
     parser.add_argument("--seconds", type=float, default=2, metavar="S", help="of each round (2)")
     parser.add_argument("--works", type=words, default=[*WORKS, "idle"], metavar="A,B", help=f"of {','.join(WORKS)},idle")
-    parser.add_argument("--subjects", type=words, metavar="A,B", help="of sallyport,haproxy,nginx,sniproxy,kernel")
+    parser.add_argument("--subjects", type=words, metavar="A,B", help="beside Sallyport: of haproxy,nginx,sniproxy,kernel")
     parser.add_argument("--flows", type=int, default=4000, metavar="N", help="held idle (4000)")
     parser.add_argument("--results", type=Path, default=HERE / "results", metavar="DIR", help="for load.md (bench/results)")
     return parser.parse_args()

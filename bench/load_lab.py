@@ -1,14 +1,18 @@
 """
-The load lab: clients ═ gateway ═ servers, a network namespace each, for every subject its own clients and gateway.
+The load lab: clients – gateway – servers, each in a network namespace.
 
-    clients of A ─── gateway of A ──┐
-    clients of B ─── gateway of B ──┼── servers: one load_server on 198.18.20.1 … .5, one DNS server
-    …                               ┘
-Links are veth pairs. A subject is a program in its gateway namespace that all connections of its clients to ports 80 and
-443 have to go through: for the peers by REDIRECT in prerouting, the way a transparent proxy is set up; for Sallyport the
-clients have no link at all and are enrolled, as a container with `--network none` is. The kernel alone forwards packets,
-without NAT or connection tracking: it looks at nothing, so it is the ceiling and no peer.
+    clients of Sallyport ─ ─┐
+    clients of HAProxy ─ ─ ─┼─ gateway ═══════════════════════════╗
+    clients of nginx ─ ─ ─ ─┘  (all three programs)               ╠══ servers: load_server on 198.18.20.1 … .5,
+    clients of sniproxy ═══════ gateway of sniproxy ══════════════╣   and a DNS server
+    clients of the kernel ═════ forwarding ═══════════════════════╝
 
+    ─ ─  no link: the program listens inside the clients' namespace, which Sallyport has enrolled (as it does with a container
+         that has no network) and dials from the gateway's. HAProxy and nginx are handed such sockets, and stand under the
+         very same ruleset, so that only the program differs.
+    ═══  veth. sniproxy takes no sockets from others: REDIRECT in prerouting leads its clients' connections to it.
+
+The kernel alone forwards packets, without NAT or connection tracking, and looks at nothing: it is the ceiling and no peer.
 The subject runs on one CPU of its own; load generator and servers share another.
 """
 import json
@@ -39,6 +43,7 @@ class LoadLab(laboratory.Lab):
         super().__init__(folder, build / "cli/sallyport")
         self.subject_cpu, self.load_cpu = subject_cpu, load_cpu
         self.namespaces = []
+        self.sealed = None  # makes an enrolled namespace; Sallyport's to give
         try:
             for name in ("load_client", "load_server"):
                 shutil.copy(build / "bench" / name, self.folder)

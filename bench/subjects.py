@@ -6,6 +6,7 @@ Every peer is set up as its manual has it for this job, with one worker, and wit
 audit log in all of it (two events a flow), the peers write nothing. Where that is not like for like it is in their favour.
 """
 import os
+import re
 import socket
 import subprocess
 
@@ -44,7 +45,7 @@ class _PinnedGateway(daemon.Gateway):
 
 
 class Sallyport:
-    """The daemon with one enrolled container, one worker, audit log on, names bound to addresses through its DNS."""
+    """The daemon, one worker, audit log on, names bound to addresses through its DNS; its clients are an enrolled container."""
 
     name = "Sallyport"
 
@@ -53,11 +54,16 @@ class Sallyport:
         self.gateway = _PinnedGateway(lab, f"policies:\n  bench:\n    allow:\n{rules}\ndefault: bench\n")
         tune(lab.host)
         self.gateway.start()
-        self.clients = self.gateway.container(enroll=False)
-        tune(self.clients)
-        self.gateway.told("enroll", "--pid", self.clients.pid, "--id", "bench")
+        self.clients = self.sealed()
         resolve_all(self.clients)
         self.pid = self.gateway.process.pid
+        lab.sealed = self.sealed
+
+    def sealed(self):
+        """One more namespace that is enrolled."""
+        made = self.gateway.container()
+        tune(made)
+        return made
 
     def does(self, work):
         return True
@@ -67,30 +73,52 @@ class Sallyport:
 
 
 class _Proxy:
-    """A peer: a program with a configuration file in a gateway namespace of its own."""
+    """A peer: a program with a configuration file, in the gateway namespace `self.gateway`."""
 
     name, works = None, TLS_WORKS
 
     def __init__(self, lab):
-        self.folder = lab.folder / self.name.lower().replace(" ", "-")
+        self.lab = lab
+        self.folder = lab.folder / self.name.lower()
         self.folder.mkdir()
+        self.listeners = []
+        self.stand()
         self.config = self.folder / "config"
         self.config.write_text(self.configuration())
-        self.gateway, self.clients = lab.way()
-        lab.redirect(self.gateway)
-        self.complaints = self.folder / "stderr"
-        with open(self.complaints, "w") as complaints:
-            self.process = self.gateway.spawn(pinned(lab.subject_cpu, self.command()), stdin=subprocess.DEVNULL,
-                                              stdout=complaints, stderr=complaints)
+        complaints = self.folder / "stderr"
+        with open(complaints, "w") as file:
+            self.process = self.gateway.spawn(
+                pinned(lab.subject_cpu, self.command()), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                pass_fds=[one.fileno() for one in self.listeners], env={**os.environ, **self.environment()})
         self.pid = self.process.pid
-        wait_until(lambda: self.process.poll() is not None or self.gateway.call(self._listens), self.name)
+        for one in self.listeners:
+            one.close()
+        wait_until(lambda: self.process.poll() is not None or self.clients.call(self._answers), self.name)
         if self.process.poll() is not None:
-            raise RuntimeError(f"{self.name} did not start: {self.complaints.read_text()}")
+            raise RuntimeError(f"{self.name} did not start: {complaints.read_text()}")
+
+    def stand(self):
+        """Where Sallyport stands: listening in a sealed namespace, under its ruleset, dialling from the gateway's."""
+        self.gateway, self.clients = self.lab.host, self.lab.sealed()
+        self.clients.run("nft", "-f", "-", input=_to_the_peer(self.clients.ruleset()))
+        self.listeners = [self.clients.call(lambda p=port: _listener(p)) for port in PROXY_PORT.values()]
+
+    def environment(self):
+        return {}
 
     @staticmethod
-    def _listens():
+    def _answers():
+        """A refused name is refused: it has begun to work."""
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", PROXY_PORT[443])) == 0
+            probe.settimeout(1)
+            try:
+                probe.connect((SERVERS["flows"], 443))
+                probe.sendall(b"none of TLS\n" * 50)
+                return probe.recv(1) == b""
+            except ConnectionResetError:
+                return True
+            except OSError:
+                return False
 
     def does(self, work):
         return work in self.works
@@ -98,6 +126,26 @@ class _Proxy:
     def close(self):
         self.process.kill()
         self.process.wait()
+
+
+def _listener(port):
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    made.bind(("127.0.0.1", port))
+    made.listen(8192)
+    return made
+
+
+def _to_the_peer(ruleset):
+    """Sallyport's own ruleset, but for whom the captured connections are led to."""
+    lines = ["flush ruleset"]
+    for line in ruleset.splitlines():
+        if match := re.fullmatch(r"(\s*meta nfproto ipv4 tcp dport )@ports( .*redirect to :)\d+", line):
+            lines += [f"{match[1]}{port}{match[2]}{own}" for port, own in PROXY_PORT.items()]
+        else:
+            lines.append(line)
+    if len(lines) != len(ruleset.splitlines()) + len(PROXY_PORT):
+        raise RuntimeError(f"not the ruleset that was expected:\n{ruleset}")
+    return "\n".join(lines) + "\n"
 
 
 class HAProxy(_Proxy):
@@ -115,6 +163,7 @@ class HAProxy(_Proxy):
     nbthread 1
     maxconn 6000
     maxpipes 64
+    tune.pipesize 1048576
 defaults
     timeout connect 10s
     timeout client 1h
@@ -123,7 +172,7 @@ defaults
     option splice-auto
 frontend tls
     mode tcp
-    bind :{PROXY_PORT[443]}
+    bind fd@{self.listeners[0].fileno()}
     tcp-request inspect-delay 10s
     tcp-request content reject unless {{ req.ssl_sni -i {known} }}
     tcp-request content accept if {{ req.ssl_hello_type 1 }}
@@ -131,7 +180,7 @@ frontend tls
 {servers}
 frontend plain
     mode http
-    bind :{PROXY_PORT[80]}
+    bind fd@{self.listeners[1].fileno()}
     http-request deny unless {{ hdr(host) -i {NAMES["http"]} }}
     default_backend plain
 backend plain
@@ -149,6 +198,10 @@ class Nginx(_Proxy):
     def command(self):
         return ["nginx", "-c", self.config, "-p", self.folder]
 
+    def environment(self):
+        """Listening sockets are taken over as in an upgrade of the program."""
+        return {"NGINX": "".join(f"{one.fileno()};" for one in self.listeners)}
+
     def configuration(self):
         table = " ".join(f"{NAMES[kind]} {SERVERS[kind]}:443;" for kind in TLS_KINDS)
         temporary = "".join(f"{kind}_temp_path {self.folder}/{kind}; "
@@ -161,16 +214,16 @@ events {{ worker_connections 16000; multi_accept on; }}
 stream {{
     map $ssl_preread_server_name $origin {{ {table} }}
     server {{
-        listen {PROXY_PORT[443]} backlog=8192; tcp_nodelay on; ssl_preread on; proxy_timeout 1h; access_log off;
+        listen 127.0.0.1:{PROXY_PORT[443]} backlog=8192; tcp_nodelay on; ssl_preread on; proxy_timeout 1h; access_log off;
         proxy_pass $origin;
     }}
 }}
 http {{
     access_log off; keepalive_requests 100000000; keepalive_timeout 1h; {temporary}
     upstream plain {{ server {SERVERS["http"]}:80; keepalive 128; keepalive_requests 100000000; }}
-    server {{ listen {PROXY_PORT[80]} default_server backlog=8192; return 403; }}
+    server {{ listen 127.0.0.1:{PROXY_PORT[80]} default_server backlog=8192; return 403; }}
     server {{
-        listen {PROXY_PORT[80]}; server_name {NAMES["http"]};
+        listen 127.0.0.1:{PROXY_PORT[80]}; server_name {NAMES["http"]};
         location / {{ proxy_pass http://plain; proxy_http_version 1.1; proxy_set_header Connection "";
                       proxy_set_header Host $host; }}
     }}
@@ -179,9 +232,19 @@ http {{
 
 
 class Sniproxy(_Proxy):
-    """TLS by name; one process."""
+    """TLS by name; one process. It takes no listening socket from others, so its clients reach it by a link."""
 
     name = "sniproxy"
+
+    def stand(self):
+        self.gateway, self.clients = self.lab.way()
+        self.lab.redirect(self.gateway)
+
+    @staticmethod
+    def _answers():
+        """Its own socket: that it listens is enough."""
+        with socket.socket() as probe:
+            return probe.connect_ex((SERVERS["flows"], 443)) == 0
 
     def command(self):
         return ["sniproxy", "-f", "-n", "20000", "-c", self.config]
