@@ -74,6 +74,20 @@ static size_t add_certificates(X509_STORE *store, BIO *text)
     return count;
 }
 
+/* Revocation lists among the certificates: then leaves are looked up in their issuer's, if it has one here. */
+static void add_revocations(X509_STORE *store, BIO *text)
+{
+    bool any = false;
+    X509_CRL *list;
+    while ((list = PEM_read_bio_X509_CRL(text, NULL, NULL, NULL))) {
+        any |= X509_STORE_add_crl(store, list) == 1;
+        X509_CRL_free(list);
+    }
+    ERR_clear_error();
+    if (any)
+        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+}
+
 static SSL_CTX *make_context(void)
 {
     static const unsigned char alpn[] = "\x02h2\x08http/1.1"; /* some servers take nobody without */
@@ -104,6 +118,8 @@ int trust_create(const char *pem, size_t length, struct trust **ret, struct erro
         return error_set(err, ENOMEM, "out of memory");
     }
     trust->count = add_certificates(SSL_CTX_get_cert_store(trust->context), text);
+    BIO_reset(text); /* from the beginning again */
+    add_revocations(SSL_CTX_get_cert_store(trust->context), text);
     BIO_free(text);
     if (trust->count == 0) {
         trust_destroy(trust);

@@ -14,7 +14,8 @@
 struct trust;
 
 /* 0, -EINVAL when no certificate can be read from it, or -ENOMEM. Certificates that are not understood are
- * passed over, as long as there is another. */
+ * passed over, as long as there is another. Revocation lists in the text ("X509 CRL") hold for certificates of
+ * their issuers; an expired list proves nothing any more, so its issuer's certificates are refused. */
 int trust_create(const char *pem, size_t length, struct trust **ret, struct error *err);
 void trust_destroy(struct trust *trust); /* accepts NULL; proofs under way keep what they need */
 size_t trust_count(const struct trust *trust);

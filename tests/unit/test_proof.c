@@ -180,6 +180,62 @@ static void certificates_prove_or_say_why_not(void **state)
     trust_destroy(trust);
 }
 
+/* A list of `issuer` that revokes `revoked` (or nobody), valid until then, appended to `pem`. */
+static void put_list(BIO *pem, const struct identity *issuer, const struct identity *revoked, long until)
+{
+    X509_CRL *list = X509_CRL_new();
+    ASN1_TIME *from = X509_gmtime_adj(NULL, -DAY), *end = X509_gmtime_adj(NULL, until);
+    X509_CRL_set_version(list, 1);
+    X509_CRL_set_issuer_name(list, X509_get_subject_name(issuer->certificate));
+    X509_CRL_set1_lastUpdate(list, from);
+    X509_CRL_set1_nextUpdate(list, end);
+    if (revoked) {
+        X509_REVOKED *entry = X509_REVOKED_new();
+        X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(revoked->certificate));
+        X509_REVOKED_set_revocationDate(entry, from);
+        X509_CRL_add0_revoked(list, entry);
+    }
+    assert_true(X509_CRL_sign(list, issuer->key, EVP_sha256()) > 0);
+    PEM_write_bio_X509_CRL(pem, list);
+    X509_CRL_free(list);
+    ASN1_TIME_free(from);
+    ASN1_TIME_free(end);
+}
+
+static void revocation_lists_hold_for_their_issuer(void **state)
+{
+    (void)state;
+    struct identity good = make_identity("x", "DNS:www.example.org", false, -DAY, DAY, &authority),
+                    bad = make_identity("x", "DNS:www.example.org", false, -DAY, DAY, &authority),
+                    other = make_identity("x", "DNS:www.example.org", false, -DAY, DAY, &stranger);
+    for (int expired = 0; expired < 2; expired++) {
+        struct trust *trust;
+        struct error err;
+        char *text;
+        BIO *pem = BIO_new(BIO_s_mem());
+        PEM_write_bio_X509(pem, authority.certificate);
+        put_list(pem, &authority, &bad, expired ? -1 : DAY);
+        PEM_write_bio_X509(pem, stranger.certificate); /* has no list */
+        long length = BIO_get_mem_data(pem, &text);
+        assert_int_equal(trust_create(text, (size_t)length, &trust, &err), 0);
+        assert_int_equal(trust_count(trust), 2);
+        struct proof_result r = converse(trust, "www.example.org", &good, TLS1_3_VERSION, 16384, NULL);
+        assert_int_equal(r.proven, !expired);
+        if (expired)
+            assert_string_equal(r.reason, "the revocation list of the certificate's issuer has expired");
+        r = converse(trust, "www.example.org", &bad, TLS1_3_VERSION, 16384, NULL);
+        assert_false(r.proven);
+        if (!expired)
+            assert_string_equal(r.reason, "the origin's certificate was revoked");
+        assert_true(converse(trust, "www.example.org", &other, TLS1_3_VERSION, 16384, NULL).proven);
+        BIO_free(pem);
+        trust_destroy(trust);
+    }
+    free_identity(&good);
+    free_identity(&bad);
+    free_identity(&other);
+}
+
 static void a_leaf_is_no_authority(void **state)
 {
     (void)state;
@@ -268,6 +324,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(certificates_prove_or_say_why_not),
+        cmocka_unit_test(revocation_lists_hold_for_their_issuer),
         cmocka_unit_test(a_leaf_is_no_authority),
         cmocka_unit_test(it_may_come_byte_by_byte),
         cmocka_unit_test(what_is_no_tls_proves_nothing),
