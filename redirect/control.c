@@ -164,6 +164,17 @@ bool control_peer_allowed(int fd)
 
 /* ---- the client ---- */
 
+/* It also hangs up on whom it does not talk to: anybody but root and its own user. */
+static int hung_up(struct error *err)
+{
+    return error_set(err, EPROTO, "the gateway ended before it had answered");
+}
+
+static int no_answer(struct error *err)
+{
+    return error_set(err, EPROTO, "the gateway closed the connection without an answer (only root and its own user may ask)");
+}
+
 static int read_answer(int fd, json_t **ret, struct error *err)
 {
     json_error_t why;
@@ -186,7 +197,7 @@ static int read_answer(int fd, json_t **ret, struct error *err)
     }
     *ret = got == 0 && used > 0 ? json_loadb(text, used, 0, &why) : NULL;
     free(text);
-    return *ret ? 0 : error_set(err, EPROTO, "the gateway ended before it had answered");
+    return *ret ? 0 : hung_up(err);
 }
 
 int control_call(const char *path, json_t *request, const int *fds, size_t count, json_t **ret_answer, struct error *err)
@@ -202,6 +213,10 @@ int control_call(const char *path, json_t *request, const int *fds, size_t count
     char *text = json_dumps(request, JSON_COMPACT);
     r = text ? fds_send(fd, text, strlen(text), fds, count) : -EINVAL;
     free(text);
+    if (r == -EPIPE || r == -ECONNRESET)
+        return hung_up(err);
+    if (r == -EPIPE || r == -ECONNRESET)
+        return no_answer(err);
     if (r < 0)
         return error_errno(err, -r, "cannot send the request to %s", path);
     return read_answer(fd, ret_answer, err);
