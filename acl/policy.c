@@ -6,6 +6,7 @@
  * Limit: 16 GiB of rules, 65536 files of origin.
  */
 #include "acl/policy_internal.h"
+#include "acl/huge.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -213,14 +214,18 @@ int acl_policy_add(struct acl_policy *policy, const char *text, size_t length, b
     return 0;
 }
 
-/* Gives back what growing reserved beyond need. Failing to shrink is no failure. */
-static void shrink(struct acl_policy *policy)
+/* Moves the rules to memory of their own size, and gives back what growing reserved beyond need. Failing to is no
+ * failure. */
+static void settle(struct acl_policy *policy)
 {
-    char *arena = policy->arena_used ? realloc(policy->arena, policy->arena_used) : NULL;
-    if (arena) {
-        policy->arena = arena;
-        policy->arena_room = policy->arena_used;
-    }
+    char *arena = policy->arena_used ? malloc(policy->arena_used) : NULL;
+    if (!arena)
+        return;
+    advise_huge(arena, policy->arena_used);
+    memcpy(arena, policy->arena, policy->arena_used);
+    free(policy->arena);
+    policy->arena = arena;
+    policy->arena_room = policy->arena_used;
 }
 
 int acl_policy_seal(struct acl_policy *policy)
@@ -232,7 +237,7 @@ int acl_policy_seal(struct acl_policy *policy)
         r = policy_ports_survey(policy);
     if (r < 0)
         return r;
-    shrink(policy);
+    settle(policy);
     policy->sealed = true;
     return 0;
 }

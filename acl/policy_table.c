@@ -17,6 +17,7 @@
  * neither may choose who shares a probe sequence.
  */
 #include "acl/policy_internal.h"
+#include "acl/huge.h"
 #include "acl/sip.h"
 
 #include <errno.h>
@@ -109,6 +110,7 @@ static int grow_slots(struct acl_policy *policy)
     struct slot *slots = calloc(count, sizeof(*slots));
     if (!slots)
         return -ENOMEM;
+    advise_huge(slots, count * sizeof(*slots));
     for (size_t i = 0; i < policy->slot_count; i++) {
         const struct slot *old = &policy->slots[i];
         size_t to = old->hash & (count - 1);
