@@ -167,11 +167,6 @@ bool control_peer_allowed(int fd)
 /* It also hangs up on whom it does not talk to: anybody but root and its own user. */
 static int hung_up(struct error *err)
 {
-    return error_set(err, EPROTO, "the gateway ended before it had answered");
-}
-
-static int no_answer(struct error *err)
-{
     return error_set(err, EPROTO, "the gateway closed the connection without an answer (only root and its own user may ask)");
 }
 
@@ -215,8 +210,6 @@ int control_call(const char *path, json_t *request, const int *fds, size_t count
     free(text);
     if (r == -EPIPE || r == -ECONNRESET)
         return hung_up(err);
-    if (r == -EPIPE || r == -ECONNRESET)
-        return no_answer(err);
     if (r < 0)
         return error_errno(err, -r, "cannot send the request to %s", path);
     return read_answer(fd, ret_answer, err);

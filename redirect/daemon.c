@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
@@ -430,9 +431,20 @@ void daemon_maybe_announce(struct daemon *d)
     notify("READY=1\nMAINPID=%d\nSTATUS=policy %s, %u containers", (int)getpid(), config_version(d->snapshot), d->count);
 }
 
+/* Nine descriptors a container. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 static int start(struct daemon *d, struct error *err)
 {
     const struct daemon_options *o = d->options;
+    raise_descriptor_limit();
     int r = loop_init(&d->loop);
     if (r < 0)
         return error_errno(err, -r, "cannot start the loop");

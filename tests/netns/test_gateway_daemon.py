@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from gateway_fixtures import gateway, make_gateway  # noqa: F401
-from lab import ORDINARY_USER, wait_until
+from lab import NAME_SERVER, ORDINARY_USER, wait_until
 from origins import address
 
 # --- start ---------------------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_the_socket_is_for_root_alone(gateway):
     gateway.control.chmod(0o666)  # even then
     done = subprocess.run(["setpriv", "--reuid", str(ORDINARY_USER), "--clear-groups", str(gateway.lab.binary), "ps",
                            "--control", str(gateway.control)], capture_output=True, text=True)
-    assert done.returncode == 2 and "before it had answered" in done.stderr
+    assert done.returncode == 2 and "only root" in done.stderr
 
 
 def talk(gateway, data):
@@ -296,12 +296,12 @@ def test_what_comes_while_there_is_no_worker_waits(gateway):
         gateway.await_new_worker(before, seconds=10)
 
 
-def load(box, seconds=3):
-    """Connections to allowed and denied names without a pause; how many came through."""
-    story = f"""
-import socket, time
-end, through = time.monotonic() + {seconds}, 0
-while time.monotonic() < end:
+def load(box):
+    """Connections to allowed and denied places without a pause, until standard input ends; how many came through."""
+    story = """
+import select, socket, sys
+through = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
     for host, port in (("198.18.1.1", 80), ("198.18.2.1", 80), ("198.18.2.1", 8081), ("2001:db8:5a11::2:1", 443)):
         try:
             with socket.create_connection((host, port), timeout=0.5) as c:
@@ -335,12 +335,16 @@ def test_whoever_is_killed_under_load_nothing_escapes_and_service_returns(gatewa
         refused = box.do(*gateway.lab.client, "connect", address("allowed.example"), "443").stdout
         assert refused.startswith(("ECONNREFUSED", "connected")), refused  # at once; "connected" only to a worker not dead yet
         gateway.start()
+    again = len(gateway.audit(complete=False).allowed())
+    gateway.await_event(lambda events: len(events.allowed()) > again + 10, "service again")
     through = [int(client.communicate(timeout=30)[0]) for client in clients]
-    assert min(through) > 0
+    assert sum(through) > 20
     assert box.curl("https://allowed.example/").returncode == 0
     assert gateway.ask("verify", box.id).returncode == 0
     seen = uplink.packets()
-    ports = {(packet.protocol, packet.dport) for packet in seen if packet.source == "198.19.0.2"}
+    # ICMP: the host's "port unreachable" for an answer that found no worker any more.
+    ports = {(packet.protocol, packet.dport) for packet in seen if packet.source == "198.19.0.2"
+             and (packet.protocol, packet.destination) != ("icmp", NAME_SERVER)}
     assert ports <= {("tcp", 80), ("tcp", 443), ("udp", 53)}, ports
     assert not [packet for packet in seen if packet.destination in (address("denied.example"), address("denied.example", 6))]
 
