@@ -45,7 +45,8 @@ struct enclosure_plan {
     enum sealed_link link;
     const char *const *keep; /* paths that are not masked */
     size_t keep_count;
-    const char *read_only_file;  /* one file the command may read but not write (the audit log), or NULL */
+    const char *read_only_file;  /* one file the command may read but not write (the audit log), or NULL; its
+                                    folder, too, unless the command works there */
     const sigset_t *signal_mask; /* what the command gets */
     int terminal;                /* the controlling terminal, or -1 */
     bool foreground;             /* the command's process group becomes the terminal's foreground group */
@@ -82,6 +83,8 @@ struct enclosure {
         .builder = -1, .init = -1, .passage = -1, .control = -1 \
     }
 
+/* Does the command work in the folder, or below it? Then it is not covered as a whole, nor made read-only. */
+bool enclosure_works_in(const char *folder);
 /* Fork the builder and map its ids. Both children are the caller's to reap. */
 int enclosure_start(const struct enclosure_plan *plan, struct enclosure *ret, struct error *err);
 /* Wait for the sockets of the sealed namespace; fills ->init. */

@@ -19,6 +19,8 @@ bool paths_cover(const struct paths *paths, const char *path);
 
 /* Is `path` the folder `folder` or below it? Both absolute and without "..". */
 bool path_is_within(const char *path, const char *folder);
+/* How much of an absolute path names its folder. */
+int path_folder_length(const char *path);
 /* The whole file as a heap string, NULL on error (errno). */
 char *file_read(const char *path);
 /* One write(2) into a file that is there. 0 or a negative errno. */

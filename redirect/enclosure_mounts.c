@@ -491,13 +491,70 @@ static int separate_kept_folders(const struct paths *keep, struct error *err)
     return 0;
 }
 
-static int protect_file(const char *path, struct error *err)
+static int write_protect(const char *path, struct error *err)
 {
+    int failed = bind_tree(AT_FDCWD, path, AT_FDCWD, path, err);
+    return failed ? failed : set_attributes(AT_FDCWD, path, 0, MOUNT_ATTR_RDONLY, 0, err);
+}
+
+/* The mount that `path` lies on: the last of those with the longest point. */
+static const struct mount_entry *mount_of(const struct mount_table *mounts, const char *path)
+{
+    const struct mount_entry *found = NULL;
+    for (size_t i = 0; i < mounts->count; i++) {
+        const struct mount_entry *entry = &mounts->entries[i];
+        if (path_is_within(path, entry->point) && (!found || strlen(entry->point) >= strlen(found->point)))
+            found = entry;
+    }
+    return found;
+}
+
+/* What is behind `prefix` in `path`, without a leading slash. */
+static const char *remainder_of(const char *path, const char *prefix)
+{
+    path += strlen(prefix);
+    return path + strspn(path, "/");
+}
+
+/* Where `other` shows what `home`, another mount of the same file system, shows at `path`. */
+static bool find_alias(const struct mount_entry *home, const struct mount_entry *other, const char *path,
+                       char ret[3 * PATH_MAX])
+{
+    char inner[2 * PATH_MAX];
+    if (other == home || other->major != home->major || other->minor != home->minor)
+        return false;
+    snprintf(inner, sizeof(inner), "%s/%s", home->root[1] ? home->root : "", remainder_of(path, home->point));
+    if (!path_is_within(inner, other->root))
+        return false;
+    const char *rest = remainder_of(inner, other->root);
+    snprintf(ret, 3 * PATH_MAX, "%s%s%s", other->point, *rest && other->point[1] ? "/" : "", rest);
+    return true;
+}
+
+/* At `path`, and wherever another mount shows the same. */
+static int write_protect_everywhere(const struct mount_table *mounts, const char *path, struct error *err)
+{
+    const struct mount_entry *home = mount_of(mounts, path);
+    struct stat status, there;
+    char alias[3 * PATH_MAX];
+    int failed = stat(path, &status) < 0 ? 0 : write_protect(path, err);
+    for (size_t i = 0; home && i < mounts->count && !failed; i++)
+        if (find_alias(home, &mounts->entries[i], path, alias) && stat(alias, &there) == 0 &&
+            there.st_dev == status.st_dev && there.st_ino == status.st_ino)
+            failed = write_protect(alias, err);
+    return failed;
+}
+
+/* The command must not rewrite the file, nor, where that does not stand in the way of its work, put another in its place
+ * when it is rotated. */
+static int protect_file(const struct mount_table *mounts, const char *path, struct error *err)
+{
+    char folder[PATH_MAX];
     struct stat status;
     if (!path || stat(path, &status) < 0 || !S_ISREG(status.st_mode))
         return 0;
-    int failed = bind_tree(AT_FDCWD, path, AT_FDCWD, path, err);
-    return failed ? failed : set_attributes(AT_FDCWD, path, 0, MOUNT_ATTR_RDONLY, 0, err);
+    snprintf(folder, sizeof(folder), "%.*s", path_folder_length(path), path);
+    return write_protect_everywhere(mounts, enclosure_works_in(folder) ? path : folder, err);
 }
 
 /* Everything in /proc that is not a process: folders and files that may be written become read-only. */
@@ -612,7 +669,7 @@ int enclosure_mount(const struct enclosure_plan *plan, const struct paths *keep,
         (failed = rebuild_dev(&stage, keep, places.terminal_at, err)) ||
         (failed = enclosure_mask_sockets(&stage, keep, err)) || (failed = separate_kept_folders(keep, err)) ||
         (failed = replace_resolv_conf(&stage, places.resolver_at, err)) ||
-        (failed = protect_file(places.read_only_at, err)) || (failed = mount_proc(err)))
+        (failed = protect_file(&mounts, places.read_only_at, err)) || (failed = mount_proc(err)))
         return failed;
     close(stage.root);
     umask(umask_before);

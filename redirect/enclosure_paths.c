@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,21 @@ bool path_is_within(const char *path, const char *folder)
     if (length == 1) /* "/" */
         return true;
     return !strncmp(path, folder, length) && (path[length] == '\0' || path[length] == '/');
+}
+
+bool enclosure_works_in(const char *folder)
+{
+    char cwd[PATH_MAX];
+    const char *home = getenv("HOME");
+    return !strcmp(folder, "/tmp") || !strcmp(folder, "/var/tmp") || !strcmp(folder, "/") ||
+           (getcwd(cwd, sizeof(cwd)) && path_is_within(cwd, folder)) ||
+           (home && path_is_within(home, folder));
+}
+
+int path_folder_length(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash == path ? 1 : (int)(slash - path);
 }
 
 char *file_read(const char *path)

@@ -23,16 +23,6 @@ static const char *const known_folders[] = {
     "%h/.orbstack",       "%h/.1password",      "%h/.emacs.d/server",
 };
 
-/* Does the path stand in the way of the command's own work? Then it is not covered as a whole. */
-static bool is_in_use(const char *folder)
-{
-    char cwd[PATH_MAX];
-    const char *home = getenv("HOME");
-    return !strcmp(folder, "/tmp") || !strcmp(folder, "/var/tmp") || !strcmp(folder, "/") ||
-           (getcwd(cwd, sizeof(cwd)) && path_is_within(cwd, folder)) ||
-           (home && path_is_within(home, folder));
-}
-
 /* Is something below the folder to be kept? Then the folder stays. */
 static bool holds_kept(const struct paths *keep, const char *folder)
 {
@@ -48,7 +38,7 @@ static int cover_folder(const struct stage *stage, const struct paths *keep, con
     char resolved[PATH_MAX];
     struct stat status;
     if (!realpath(path, resolved) || stat(resolved, &status) < 0 || !S_ISDIR(status.st_mode) ||
-        paths_cover(keep, resolved) || holds_kept(keep, resolved) || is_in_use(resolved))
+        paths_cover(keep, resolved) || holds_kept(keep, resolved) || enclosure_works_in(resolved))
         return 0;
     return stage_cover_own(stage, resolved, status.st_mode & 07777, err);
 }

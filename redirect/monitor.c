@@ -31,6 +31,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,9 +42,12 @@ struct monitor {
     sigset_t mask_before;
     int signals;
     int audit;
-    int terminal;         /* the controlling terminal, or -1 */
-    bool lent_foreground; /* the command's group was given it */
-    pid_t foreground;     /* the group that had it when the command stopped, 0 when unknown */
+    int audit_folder; /* where a new audit file is made; -1 when there is none or it is no regular file */
+    char *audit_name;
+    bool audit_unprotected; /* a new one would be the command's to change */
+    int terminal;           /* the controlling terminal, or -1 */
+    bool lent_foreground;   /* the command's group was given it */
+    pid_t foreground;       /* the group that had it when the command stopped, 0 when unknown */
     struct worker_process worker;
     struct capture_sockets sockets;
     struct enclosure enclosure;
@@ -54,16 +58,67 @@ struct monitor {
 
 /* --- the audit file ------------------------------------------------------------------------------------- */
 
+/* The command may rename what the path leads through, or put a link in the place of the file: once we have the
+ * folder, the path is not followed again. */
+static int find_audit_folder(struct monitor *monitor, char *path, struct error *err)
+{
+    char *slash = strrchr(path, '/');
+    monitor->audit_name = strdup(slash + 1);
+    slash[slash == path] = '\0';
+    monitor->audit_unprotected = enclosure_works_in(path);
+    monitor->audit_folder = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (!monitor->audit_name || monitor->audit_folder < 0)
+        return error_errno(err, errno, "cannot open the folder %s", path);
+    return 0;
+}
+
+static int open_audit(struct monitor *monitor, struct error *err)
+{
+    const char *path = monitor->options->audit_path;
+    struct stat status;
+    int failed = audit_file_open(path, &monitor->audit, err);
+    if (failed || monitor->audit < 0 || fstat(monitor->audit, &status) < 0 || !S_ISREG(status.st_mode))
+        return failed;
+    char *real = realpath(path, NULL);
+    failed = real ? find_audit_folder(monitor, real, err) : error_errno(err, errno, "cannot find %s", path);
+    free(real);
+    return failed;
+}
+
+/* A link, a pipe or a file with a second name is not what a rotation leaves. */
+static int open_new_audit(const struct monitor *monitor, int *ret, struct error *err)
+{
+    const char *path = monitor->options->audit_path;
+    const int flags = O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
+    struct stat status;
+    if (monitor->audit_folder < 0)
+        return error_set(err, EINVAL, "%s is not a regular file and is not opened anew", path);
+    int _cleanup_fd_ fd = openat(monitor->audit_folder, monitor->audit_name, flags | O_RDWR | O_CREAT, 0600);
+    if (fd < 0 && errno == EACCES)
+        fd = openat(monitor->audit_folder, monitor->audit_name, flags | O_WRONLY);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return error_errno(err, errno, "cannot open the audit file %s", path);
+    if (!S_ISREG(status.st_mode) || status.st_nlink != 1)
+        return error_set(err, EMLINK, "cannot open the audit file %s: there is something else in its place",
+                         path);
+    *ret = fd_steal(&fd);
+    return 0;
+}
+
 static void reopen_audit(struct monitor *monitor)
 {
     struct error err;
     int fd = -1;
-    if (audit_file_open(monitor->options->audit_path, &fd, &err) < 0) {
+    if (monitor->audit < 0)
+        return;
+    if (open_new_audit(monitor, &fd, &err) < 0) {
         log_error("%s; the old one stays in use", err.text);
         return;
     }
-    if (fd < 0)
-        return;
+    if (monitor->audit_unprotected)
+        log_warning("the command works in the folder of %s, and may change what is there from now on",
+                    monitor->options->audit_path);
+    monitor->audit_unprotected = false; /* said */
     fd_close(&monitor->audit);
     monitor->audit = fd;
     if (monitor->worker.channel >= 0)
@@ -383,8 +438,7 @@ static int start(struct monitor *monitor, struct error *err)
         plan.ports = &every_port;
         plan.port_count = 1;
     }
-    if ((failed = take_signals(monitor, err)) ||
-        (failed = audit_file_open(options->audit_path, &monitor->audit, err)))
+    if ((failed = take_signals(monitor, err)) || (failed = open_audit(monitor, err)))
         return failed;
     find_terminal(monitor);
     plan.terminal = monitor->terminal;
@@ -451,6 +505,8 @@ static void finish(struct monitor *monitor, bool summary)
     finish_worker(monitor, summary);
     capture_sockets_close(&monitor->sockets);
     fd_close(&monitor->audit);
+    fd_close(&monitor->audit_folder);
+    free(monitor->audit_name);
     fd_close(&monitor->terminal);
     fd_close(&monitor->signals);
 }
@@ -460,6 +516,7 @@ int monitor_exec(const struct monitor_exec *options)
     struct monitor monitor = {.options = options,
                               .signals = -1,
                               .audit = -1,
+                              .audit_folder = -1,
                               .terminal = -1,
                               .worker = WORKER_PROCESS_NONE,
                               .sockets = CAPTURE_SOCKETS_NONE,
