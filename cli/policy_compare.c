@@ -38,7 +38,10 @@ struct comparison {
     const struct acl_policy *before, *after;
     void (*each)(const struct policy_change *change, void *arg);
     void *arg;
-    bool cuts[PORTS + 1]; /* a stretch of ports begins here */
+    bool cuts[PORTS + 1];       /* a stretch of ports begins here */
+    uint32_t starts[PORTS + 1]; /* the same, sorted; the last is PORTS */
+    uint8_t uses[PORTS];        /* of each stretch, by either policy */
+    size_t stretch_count;
     struct cidr nets[NETS_MAX];
     size_t net_count;
     void *told; /* tree of texts: what was said already */
@@ -58,6 +61,33 @@ static bool survey_rule(const struct acl_rule_view *view, void *arg)
     if (rule.scheme == ACL_SCHEME_ADDRESS && rule.net.base.family && c->net_count < NETS_MAX)
         c->nets[c->net_count++] = rule.net;
     return true;
+}
+
+static void survey_ports(struct comparison *c)
+{
+    c->cuts[1] = true;
+    for (unsigned port = 1; port < PORTS; port++) {
+        if (!c->cuts[port])
+            continue;
+        c->uses[c->stretch_count] = (uint8_t)(acl_policy_port_use(c->before, (uint16_t)port) |
+                                              acl_policy_port_use(c->after, (uint16_t)port));
+        c->starts[c->stretch_count++] = port;
+    }
+    c->starts[c->stretch_count] = PORTS;
+}
+
+/* The end of the stretch that `port` is in: where the next begins. */
+static unsigned stretch_end(const struct comparison *c, unsigned port)
+{
+    size_t low = 0, high = c->stretch_count;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (c->starts[middle] <= port)
+            low = middle;
+        else
+            high = middle;
+    }
+    return c->starts[low + 1];
 }
 
 /* ---- one flow ---- */
@@ -123,6 +153,17 @@ struct report {
     struct words opens, closes;
 };
 
+/* Not by assignment, which would clear all room for words for each of a million rules. */
+static void report_init(struct report *r, struct comparison *c, struct flow *flow, unsigned asked)
+{
+    r->c = c;
+    r->flow = flow;
+    r->asked = asked;
+    r->path = NULL;
+    r->opens.used = r->closes.used = 0;
+    r->opens.rule = r->closes.rule = (struct acl_rule_view){0};
+}
+
 static void add_methods(struct words *w, unsigned bits, const struct report *r)
 {
     bool some = bits != r->asked || r->asked != EVERY_METHOD;
@@ -186,6 +227,11 @@ static struct stretch ask_port(struct report *r, unsigned port)
         ask_both(r, &s, 1);
         return s;
     }
+    if (!acl_policy_judges_requests(r->c->before) && !acl_policy_judges_requests(r->c->after)) {
+        r->flow->method = methods[0]; /* as any other */
+        ask_both(r, &s, r->asked);
+        return s;
+    }
     for (size_t i = 0; i < METHOD_COUNT; i++) {
         r->flow->method = methods[i];
         if (r->asked & 1u << i)
@@ -200,8 +246,8 @@ static void ask_ports(struct report *r, enum acl_protocol protocol, unsigned low
     struct stretch run = {0};
     r->flow->protocol = protocol;
     for (unsigned port = low, next; port <= high; port = next) {
-        for (next = port + 1; next <= high && !r->c->cuts[next];)
-            next++;
+        next = stretch_end(r->c, port);
+        next = next <= high ? next : high + 1;
         struct stretch s = ask_port(r, port);
         s.high = next - 1;
         if (run.low && s.opens == run.opens && s.closes == run.closes && s.partly == run.partly) {
@@ -218,17 +264,15 @@ static void ask_ports(struct report *r, enum acl_protocol protocol, unsigned low
 /* A deny rule without scheme speaks of all that anything allows. */
 static void ask_every_use(struct report *r)
 {
-    for (unsigned port = 1, next; port < PORTS; port = next) {
-        for (next = port + 1; next < PORTS && !r->c->cuts[next];)
-            next++;
-        unsigned use = acl_policy_port_use(r->c->before, (uint16_t)port) |
-                       acl_policy_port_use(r->c->after, (uint16_t)port);
-        if ((use & ACL_PORT_TLS) && port != 443)
-            ask_ports(r, ACL_TLS, port, next - 1);
-        if ((use & ACL_PORT_HTTP) && port != 80)
-            ask_ports(r, ACL_HTTP, port, next - 1);
-        if (use & ACL_PORT_TCP_NAME)
-            ask_ports(r, ACL_TCP, port, next - 1);
+    const struct comparison *c = r->c;
+    for (size_t i = 0; i < c->stretch_count; i++) {
+        unsigned low = c->starts[i], high = c->starts[i + 1] - 1;
+        if ((c->uses[i] & ACL_PORT_TLS) && low != 443)
+            ask_ports(r, ACL_TLS, low, high);
+        if ((c->uses[i] & ACL_PORT_HTTP) && low != 80)
+            ask_ports(r, ACL_HTTP, low, high);
+        if (c->uses[i] & ACL_PORT_TCP_NAME)
+            ask_ports(r, ACL_TCP, low, high);
     }
 }
 
@@ -282,7 +326,8 @@ static void compare_name(struct comparison *c, const struct acl_rule *rule, cons
 {
     char subject[ACL_NAME_MAX + 3], path[ACL_PATH_MAX], pattern[ACL_PATH_MAX];
     struct flow flow = {.path = ANY_PATH};
-    struct report r = {.c = c, .flow = &flow, .asked = methods_of(rule)};
+    struct report r;
+    report_init(&r, c, &flow, methods_of(rule));
     const char *dot = rule->wildcard && rule->name[0] ? "." : "";
     snprintf(subject, sizeof(subject), "%s%s%s", rule->wildcard ? "*" : "", dot, rule->name);
     snprintf(flow.name, sizeof(flow.name), "%s%s%s", rule->wildcard ? ANY_LABEL : "", dot, rule->name);
@@ -324,7 +369,8 @@ static bool compare_address(struct comparison *c, const struct acl_rule *rule, c
                             const struct addr *address, bool whole)
 {
     struct flow flow = {.by_address = true, .address = *address};
-    struct report r = {.c = c, .flow = &flow};
+    struct report r;
+    report_init(&r, c, &flow, 1);
     ask_ports(&r, ACL_TCP, rule->port_low, rule->port_high);
     if (!whole && r.opens.used)
         add_words(&r.opens, " for a part of it");
@@ -393,6 +439,8 @@ ssize_t policy_compare(const struct acl_policy *before, const struct acl_policy 
     c->arg = arg;
     acl_policy_each(after, survey_rule, c);
     acl_policy_each(before, survey_rule, c);
+    c->cuts[80] = c->cuts[81] = c->cuts[443] = c->cuts[444] = true;
+    survey_ports(c);
     acl_policy_each(after, compare_rule, c);
     if (!c->out_of_memory)
         acl_policy_each(before, compare_rule, c);
