@@ -64,6 +64,12 @@ class Podman:
                                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder)})
 
 
+    def close(self):
+        """Its storage stays mounted on itself for the next podman, of which there is none."""
+        subprocess.run(["umount", "--lazy", str(self.folder / "storage/overlay")], stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @pytest.fixture
 def podman(gateway):
     missing = missing_programs("podman", "runc")
@@ -74,9 +80,10 @@ def podman(gateway):
     engine = Podman(gateway, folder)
     tried = engine.run(["true"], policy=None)
     if tried.returncode:
+        engine.close()
         pytest.skip(f"podman runs no container here: {tried.stderr.strip()[-300:]}")
     yield engine
-    shutil.rmtree(folder, ignore_errors=True)
+    engine.close()
 
 
 def test_podman_a_container_is_behind_the_gateway_from_its_first_moment(gateway, podman):
