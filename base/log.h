@@ -1,5 +1,7 @@
 /*
  * Operator messages on standard error, one line each: "sallyport: text". Not the audit log.
+ * A line that standard error does not take at once is dropped and counted: the command inside may share it, and must not
+ * be able to stop us by filling it.
  * Only start-up code, the monitor and the worker's own life cycle log; library code returns errors instead.
  */
 #pragma once

@@ -36,6 +36,7 @@
 #include <unistd.h>
 
 #define FINISH_WAIT_MS 5000 /* from FINISH to its end */
+#define FEW_FILES 64
 
 struct monitor {
     const struct monitor_exec *options;
@@ -165,6 +166,15 @@ static int await_input(struct monitor *monitor, int fd, const char *what, struct
     }
 }
 
+/* It has said why, unless it was the one reason for which it could not. */
+static int worker_ended(struct error *err)
+{
+    struct rlimit files;
+    bool few = getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < FEW_FILES;
+    return error_set(err, EIO, "the worker ended at its start%s",
+                     few ? "; the limit of open files is very low (ulimit -n)" : "");
+}
+
 static int await_ready(struct monitor *monitor, struct error *err)
 {
     struct channel_message message;
@@ -177,7 +187,7 @@ static int await_ready(struct monitor *monitor, struct error *err)
         return 0;
     capture_sockets_close(&none);
     fd_close(&unused);
-    return error_set(err, EIO, "the worker ended at its start");
+    return worker_ended(err);
 }
 
 /* The monitor takes nothing from the worker once it is ready; whatever it says is thrown away. */
@@ -217,8 +227,8 @@ static void finish_worker(struct monitor *monitor, bool summary)
 {
     struct worker_process *worker = &monitor->worker;
     uint64_t until = monotonic_ms() + FINISH_WAIT_MS;
-    if (worker->pid < 0 || channel_send_finish(worker->channel, summary) < 0)
-        until = 0;
+    if (worker->pid > 0)
+        channel_send_finish(worker->channel, summary); /* if it cannot be told it is about to end anyway */
     while (worker->pid > 0) {
         uint64_t now = monotonic_ms();
         struct pollfd polled = {.fd = monitor->signals, .events = POLLIN};
@@ -450,7 +460,7 @@ static int start(struct monitor *monitor, struct error *err)
         (failed = enclosure_sockets(&monitor->enclosure, &monitor->sockets, err)))
         return failed;
     if (hand_over(monitor) < 0)
-        return error_set(err, EPIPE, "the worker ended at its start");
+        return worker_ended(err);
     if ((failed = await_ready(monitor, err)) ||
         (failed = await_input(monitor, monitor->enclosure.control, "the enclosure", err)) ||
         (failed = enclosure_prepared(&monitor->enclosure, err)))

@@ -263,6 +263,47 @@ def test_the_command_ends_while_there_is_no_worker(enclosed):
     assert process.returncode == 3
 
 
+def test_a_full_standard_error_stops_nothing(enclosed):
+    """As a pipe that nobody reads, which the command may fill. What was not said is counted."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    process = enclosed.start("sh", "-c", "echo go; while read line; do :; done", stdin=subprocess.PIPE, stderr=writing)
+    assert process.stdout.readline() == "go\n"
+
+    def replace_worker():
+        worker = child_named(process, "sallyport-work")
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: child_named(process, "sallyport-work") not in (None, worker), "the next worker")
+
+    replace_worker()
+    os.set_blocking(reading, False)
+    with pytest.raises(BlockingIOError):
+        while os.read(reading, 65536):
+            pass
+    replace_worker()
+    process.communicate("", timeout=60)
+    assert process.returncode == 0
+    said = os.read(reading, 65536).decode()
+    assert "left out while standard error was full: 1" in said and said.count("signal 9") == 1
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("files", range(6, 22, 2))
+def test_too_few_open_files_are_said(enclosed, files):
+    line = ["prlimit", f"--nofile={files}", *enclosed.line("true")]
+    result = subprocess.run(line, capture_output=True, text=True, env=ENVIRONMENT, cwd=enclosed.folder, timeout=60)
+    if "Sanitizer" in result.stderr or "cannot open shared object" in result.stderr:
+        pytest.skip("not even the program itself starts")
+    assert result.returncode == (125 if result.stderr else 0)
+    assert not result.stderr or "open files" in result.stderr
+    assert "does not finish" not in result.stderr
+
+
 # --- the audit file -----------------------------------------------------------------------------------------------
 
 @pytest.mark.smoke
