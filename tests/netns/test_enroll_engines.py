@@ -66,7 +66,8 @@ class Podman:
 
     def close(self):
         """Its storage stays mounted on itself for the next podman, of which there is none."""
-        subprocess.run(["umount", "--lazy", str(self.folder / "storage/overlay")], stderr=subprocess.DEVNULL)
+        while subprocess.run(["umount", "--lazy", str(self.folder / "storage/overlay")], stderr=subprocess.DEVNULL).returncode == 0:
+            pass  # a podman in another namespace has put one over the other
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
