@@ -231,6 +231,14 @@ def test_permissions_are_those_of_the_caller(user, enclosed, folder):
             "EACCES", "connected", "(1, 1234, 77)", "connected", "(1, 0, 0)", "EACCES", "connected"]
 
 
+def test_where_groups_cannot_be_changed(enclosed, folder):
+    """In a user namespace that an ordinary user has made: root by name, setgroups(2) denied."""
+    story = HELPERS + f"server = serve({str(folder / 's')!r}); print(attempt({str(folder / 's')!r}))"
+    line = ["unshare", "--user", "--map-root-user", "--", *enclosed.line("python3", "-c", story)[len(identity(enclosed.user)):]]
+    result = subprocess.run([*identity(enclosed.user), *line], capture_output=True, text=True, env=ENVIRONMENT, cwd=enclosed.folder, timeout=60)
+    assert result.stdout == "connected\n", result.stderr
+
+
 @pytest.mark.parametrize("wrap", ["unshare -Ur", "unshare -Urn", "unshare -Urm", "unshare -Urpf", "unshare -Urnm chroot /"])
 def test_servers_in_nested_namespaces(enclosed, folder, wrap):
     story = HELPERS + f"s = serve({str(folder / 's')!r}); print(attempt({str(folder / 's')!r}), attempt('/none'))"
