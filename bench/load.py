@@ -16,9 +16,10 @@ work for a packet is done, on these virtual links, in the context of whoever sen
 "all" is the CPU of subject, load generator and servers together, which catches what a subject makes others pay for, and is
 what plain forwarding can be compared by.
 
-Ratios are medians of the ratios of each round, Sallyport's to the best peer's (the kernel is no peer). There is none when a
-unit failed on either side, when either's figures are spread by more than SPREAD_MAX over the rounds, and none of throughput
-unless both subjects had used up their CPU.
+Ratios are medians of the ratios of each round, Sallyport's to the best peer's (the kernel is no peer), with their quartiles:
+whatever else runs on the machine meets the subjects of a round alike, more or less. There is none when a unit failed on
+either side or the quartiles are further apart than SPREAD_MAX of the median, and none of throughput unless both subjects had
+used up their CPU.
 """
 import argparse
 import datetime
@@ -37,7 +38,7 @@ import subjects as contestants  # noqa: E402
 from load_lab import Load, LoadLab, cpu_seconds, user_kib  # noqa: E402
 from series import Failure, machine, quantile  # noqa: E402
 
-SPREAD_MAX = 0.20  # distance between the quartiles, of the median
+SPREAD_MAX = 0.20  # distance between the quartiles of the ratio, of the median
 SATURATED = 0.90   # of its CPU
 WORKS = {  # name: connections, unit, how many units a figure of CPU is for, its name
     "flows": (64, "flows/s", 1, "µs a flow"),
@@ -71,7 +72,7 @@ class Figures:
             self.failures.setdefault("no unit was completed", 1)
             return
         self.rounds.append({"rate": units / result["seconds"], "cpu": subject / units, "all": everything / units,
-                            "busy": subject / wall, "others": others, "p99_us": result["latency_us"]["p99"]})
+                            "busy": subject / result["seconds"], "others": others, "p99_us": result["latency_us"]["p99"]})
 
     def usable(self):
         return bool(self.rounds) and not self.failures
@@ -171,12 +172,13 @@ def ratio(row, key, better):
     if not ours.usable():
         return "none: flows of Sallyport failed", None
     for name, figures in (("Sallyport", ours), (peer, theirs)):
-        if figures.spread(key) > SPREAD_MAX:
-            return f"none: the figures of {name} are spread by {figures.spread(key):.0%}", None
         if key == "rate" and figures.median("busy") < SATURATED:
             return f"none: {name} had used only {figures.median('busy'):.0%} of its CPU", None
-    value = statistics.median(a / b for a, b in zip(ours.values(key), theirs.values(key)))
-    return f"{value:.2f} of {peer}", value
+    ratios = sorted(a / b for a, b in zip(ours.values(key), theirs.values(key)))
+    low, value, high = quantile(ratios, 0.25), statistics.median(ratios), quantile(ratios, 0.75)
+    if high - low > SPREAD_MAX * value:
+        return f"none: from round to round it is {low:.2f} to {high:.2f} of {peer}, too far apart", None
+    return f"{value:.2f} of {peer} ({low:.2f}–{high:.2f})", value
 
 
 def _figure(seconds_a_unit, work):
