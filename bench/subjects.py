@@ -149,7 +149,7 @@ def _to_the_peer(ruleset):
 
 
 class HAProxy(_Proxy):
-    """TCP mode with SNI inspection and splice; HTTP mode on port 80. One thread, no DNS: names lead to fixed addresses."""
+    """TCP mode with SNI inspection, splice with large pipes for bulk; HTTP mode on port 80. One thread, no DNS: names lead to fixed addresses."""
 
     name, works = "HAProxy", TLS_WORKS | {"http"}
 
@@ -157,7 +157,9 @@ class HAProxy(_Proxy):
         return ["haproxy", "-db", "-f", self.config]
 
     def configuration(self):
-        servers = "\n".join(f"backend {NAMES[kind]}\n    mode tcp\n    server s {SERVERS[kind]}:443" for kind in TLS_KINDS)
+        always = "    option splice-request\n    option splice-response\n"  # left to itself it splices bulk only now and then
+        servers = "\n".join(f"backend {NAMES[kind]}\n    mode tcp\n{always if kind in ('down', 'up') else ''}"
+                            f"    server s {SERVERS[kind]}:443" for kind in TLS_KINDS)
         known = " ".join(NAMES[kind] for kind in TLS_KINDS)
         return f"""global
     nbthread 1
