@@ -48,6 +48,7 @@
 #include <linux/openat2.h>
 #include <linux/seccomp.h>
 #include <linux/un.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -527,6 +528,12 @@ static void answer(const struct seccomp_notif *notif)
         ioctl(door.listener, SECCOMP_IOCTL_NOTIF_SEND, &reply.response);
 }
 
+static bool nobody_is_left(void)
+{
+    struct pollfd polled = {.fd = door.listener};
+    return poll(&polled, 1, 0) == 1 && (polled.revents & POLLHUP);
+}
+
 static void start_thread(void);
 
 static void *serve_calls(void *unused)
@@ -539,7 +546,9 @@ static void *serve_calls(void *unused)
         if (ioctl(door.listener, SECCOMP_IOCTL_NOTIF_RECV, &notification.notif) < 0) {
             if (errno != EINTR && errno != ENOENT)
                 _exit(1);
-            continue;
+            if (nobody_is_left())
+                return NULL;
+            continue; /* the caller is gone already */
         }
         if (atomic_fetch_sub(&door.idle, 1) == 1)
             start_thread(); /* this one may block, and none would be left */
