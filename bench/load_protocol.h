@@ -12,4 +12,5 @@
 
 #define LOAD_ANSWER_SIZE 1024
 #define LOAD_ECHO_SIZE 64
-#define LOAD_COUNT_EVERY (1 << 20) /* an end by FIN would be simpler, but not every proxy passes a half-close on */
+#define LOAD_COUNT_EVERY \
+    (1 << 20) /* an end by FIN would be simpler, but not every proxy passes a half-close on */
