@@ -163,7 +163,7 @@ int open(const char *path, int flags, ...)
     int pair[2];
     if (strcmp(path, "/dev/net/tun"))
         return real(path, flags, 0600);
-    socketpair(AF_UNIX, SOCK_DGRAM, 0, pair);
+    socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair);
     return device = pair[0];
 }
 int open64(const char *path, int flags, ...) { return open(path, flags); }

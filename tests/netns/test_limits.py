@@ -6,13 +6,16 @@ from test_web import ALLOWED, CURL
 # Opens connections to a server that greets, counts those that were greeted, closes all, tries for one more until there
 # is room again.
 HOLD = """import socket, sys
+def dial():
+    try: return socket.create_connection(('198.18.7.1', 7002))
+    except ConnectionResetError: return None # refused so soon that connect() was told
 def greeted(c):
-    try: return c.recv(9)
+    try: return c and c.recv(9)
     except OSError: return b''
-held = [socket.create_connection(('198.18.7.1', 7002)) for _ in range(int(sys.argv[1]))]
+held = [dial() for _ in range(int(sys.argv[1]))]
 print(len([c for c in held if greeted(c)]))
-for c in held: c.close()
-while not greeted(socket.create_connection(('198.18.7.1', 7002))): pass
+for c in held: c and c.close()
+while not greeted(dial()): pass
 print('after')
 """
 
@@ -46,7 +49,7 @@ def test_a_low_soft_limit_is_no_obstacle(lab, soft):
 
 
 def test_questions_a_second(lab):
-    ask = "for n in 1 2 3 4 5 6 7 8; do dig +tries=1 +time=2 allowed.example | grep -o 'status: [A-Z]*'; done"
+    ask = "dig +tries=1 +time=2" + " allowed.example" * 20 + " | grep -o 'status: [A-Z]*'"  # one process: no time between
     run = lab.exec(["sh", "-c", ask], config=policy(lab, "dns_queries_per_second: 3")).ok()
     assert run.out.count("NOERROR") >= 3 and "REFUSED" in run.out
     assert "limit_rate" in {event["event.reason"] for event in run.audit.where(event_action="dns-denied")}
