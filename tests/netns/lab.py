@@ -195,7 +195,13 @@ class Audit(list):
     @classmethod
     def read(cls, path, complete=True):
         text = Path(path).read_bytes() if Path(path).exists() else b""
-        audit = cls(flatten(json.loads(line, object_pairs_hook=cls._no_duplicates)) for line in text.splitlines())
+        audit = cls()
+        for line in text.splitlines():
+            try:
+                audit.append(flatten(json.loads(line, object_pairs_hook=cls._no_duplicates)))
+            except json.JSONDecodeError:
+                if complete:
+                    raise  # while it is written, or when its writer was killed, a line may be torn
         assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f-\xff]", text), "bytes in the audit log that are not plain ASCII"
         if complete:
             assert text == b"" or text.endswith(b"\n"), "the last audit line was cut"
