@@ -101,16 +101,24 @@ static int serve(const struct gateway_options *o, unsigned drain_ms)
         free(path);
         return EXIT_WRONG;
     }
-    struct worker_options worker = {.snapshot = snapshot, .confine = true};
+    struct metrics *metrics = metrics_create();
+    if (!metrics) {
+        fprintf(stderr, "sallyport gateway: out of memory\n");
+        free(path);
+        return EXIT_NO;
+    }
+    struct worker_options worker = {.snapshot = snapshot, .confine = true, .metrics = metrics};
     const struct daemon_options options = {.config_path = named,
                                            .audit_path = o->audit,
                                            .control_path = o->control ? o->control : CONTROL_DEFAULT_PATH,
                                            .state_path = o->state ? o->state : STATE_DEFAULT_PATH,
                                            .drain_ms = drain_ms,
+                                           .metrics = metrics,
                                            .worker = worker_main,
                                            .worker_arg = &worker,
                                            .worker_snapshot = &worker.snapshot};
     int status = daemon_run(&options, snapshot, bundle);
+    metrics_destroy(metrics);
     free(path);
     return status;
 }

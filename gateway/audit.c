@@ -56,6 +56,7 @@ struct audit {
     pthread_t writer;
     atomic_bool ready;
     bool drop_when_full;
+    struct metrics_worker *metrics; /* or NULL; written under the lock */
 
     /* under the lock */
     struct block *first, *last; /* accepted, not yet taken by the writer */
@@ -102,6 +103,17 @@ static void update_ready(struct audit *audit)
 {
     bool ready = audit->drop_when_full || (!audit->error && audit->queued + AUDIT_LINE_MAX <= QUEUE_MAX);
     atomic_store_explicit(&audit->ready, ready, memory_order_relaxed);
+    if (!audit->metrics)
+        return;
+    metric_set(&audit->metrics->audit_queued_bytes, audit->queued);
+    metric_set(&audit->metrics->audit_failing, audit->error != 0);
+}
+
+void audit_count_in(struct audit *audit, struct metrics_worker *metrics)
+{
+    pthread_mutex_lock(&audit->lock);
+    audit->metrics = metrics;
+    pthread_mutex_unlock(&audit->lock);
 }
 
 bool audit_ready(const struct audit *audit)
@@ -204,6 +216,34 @@ static int leave_out(struct audit *audit, const struct audit_event *event)
     return audit->drop_when_full ? 0 : -ENOBUFS;
 }
 
+static enum metrics_protocol protocol_of(const struct audit_event *event)
+{
+    const char *protocol = event->protocol ? event->protocol : event->transport ? event->transport : "";
+    return !strcmp(protocol, "tls")    ? METRICS_TLS
+           : !strcmp(protocol, "http") ? METRICS_HTTP
+           : !strcmp(protocol, "dns")  ? METRICS_DNS
+           : !strcmp(protocol, "udp")  ? METRICS_UDP
+           : !strncmp(protocol, "icmp", 4) || !strcmp(protocol, "ipv6-icmp") ? METRICS_ICMP
+                                                                             : METRICS_TCP;
+}
+
+/* What was decided counts even where there was no room to record it; what is refused for want of room comes again, as a
+ * denial. */
+static void count(const struct audit *audit, const struct audit_event *event, int result, uint64_t sequence_before,
+                  uint64_t dropped_before)
+{
+    struct metrics_worker *m = audit->metrics;
+    if (audit->sequence != sequence_before)
+        metric_add(&m->audit_events, 1);
+    metric_add(&m->audit_dropped, audit->dropped - dropped_before);
+    bool decides = event->action == AUDIT_FLOW_DECISION || event->action == AUDIT_HTTP_REQUEST || event->action == AUDIT_DNS_DENIED;
+    if (decides && (result == 0 || !lets_through(event)))
+        metric_add(&m->decisions[protocol_of(event)][event->would_deny ? METRICS_WOULD_DENY
+                                                     : event->allowed  ? METRICS_ALLOWED
+                                                                       : METRICS_DENIED][event->reason],
+                   1);
+}
+
 static bool writer_must_wake(struct audit *audit)
 {
     if (!audit->idle && !(audit->gathering && audit->queued >= BLOCK_SIZE))
@@ -216,9 +256,12 @@ int audit_submit(struct audit *audit, const struct audit_event *event)
 {
     int result = 0;
     pthread_mutex_lock(&audit->lock);
+    uint64_t sequence = audit->sequence, dropped = audit->dropped;
     if (!has_room(audit, event) || !append(audit, event))
         result = leave_out(audit, event);
     update_ready(audit);
+    if (audit->metrics)
+        count(audit, event, result, sequence, dropped);
     bool wake = writer_must_wake(audit);
     pthread_mutex_unlock(&audit->lock);
     if (wake)

@@ -12,6 +12,7 @@
 #include "acl/policy.h"
 #include "base/addr.h"
 #include "base/error.h"
+#include "redirect/metrics.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -74,6 +75,8 @@ struct audit;
 struct audit *audit_create(int fd, bool drop_when_full, struct error *err);
 /* Replaces the file (after rotation); takes ownership. Lines already queued go to the new one. Any thread. */
 void audit_reopen(struct audit *audit, int fd);
+/* Count from now on what is accepted and what is left out there. */
+void audit_count_in(struct audit *audit, struct metrics_worker *metrics);
 /* May a flow be started? Cheap; any thread. Always true with on_full `drop`. */
 bool audit_ready(const struct audit *audit);
 /* 0, or -ENOBUFS when the queue is full or the file cannot be written; the caller must then not let the flow pass. Any

@@ -86,6 +86,7 @@ void flow_bind_destination(struct flow *flow, const char *binding)
 
 static void deny_unresolved(struct flow *flow, int status)
 {
+    metric_add(&flow->worker->metrics->upstream_errors[METRICS_NO_NAME], 1);
     flow_deny(flow, ACL_DNS_FAILED,
               status == -ENOENT ? "the name has no address" : "no name server answered");
 }

@@ -121,10 +121,12 @@ static void packet_denied(const struct nflog_event *packet, void *arg)
 {
     struct capture *capture = arg;
     struct worker *w = capture->worker;
+    uint32_t missed = capture->packets_seen ? packet->sequence - capture->packets_next : 0;
     if (capture->packets_seen) /* the first ones were the self-test's; modulo 2^32, as the kernel counts */
-        capture->packets_left_out += packet->sequence - capture->packets_next;
+        capture->packets_left_out += missed;
     capture->packets_seen = true;
     capture->packets_next = packet->sequence + 1;
+    metric_add(&w->metrics->packets_denied, 1 + (uint64_t)missed);
     report_packet(capture, packet);
     if (rate_take(&capture->packet_rate, PACKET_EVENTS_PER_SECOND, uv_now(&w->loop)))
         audit_packet(capture, packet);

@@ -227,6 +227,7 @@ void flow_sniff(struct flow *flow)
             return;
         }
         if (buffer_reserve(&flow->up, 2048) < 0) {
+            metric_add(&flow->worker->metrics->limits[METRICS_LIMIT_MEMORY], 1);
             flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
             return;
         }

@@ -87,6 +87,7 @@ static void dial_next(struct flow *flow)
                 deadline_start(&flow->worker->attempt_staggers, &dial->stagger);
             return;
         }
+        metrics_upstream_failed(flow->worker->metrics, r);
         dial->last_error = r;
         dial->last_problem = free_one->outbound.problem;
     }
@@ -179,6 +180,7 @@ static void attempt_ready(struct dial_attempt *attempt)
         attempt_won(attempt);
     if (r >= 0)
         return;
+    metrics_upstream_failed(flow->worker->metrics, r);
     flow->dial.last_error = r;
     flow->dial.last_problem = attempt->outbound.problem;
     attempt_drop(attempt);

@@ -298,6 +298,7 @@ static void forward(const struct dns_question *question, const struct acl_verdic
     const struct dns_query *query = &question->query;
     struct forwarder_answer answer;
     if (forwarder_find(w->forwarder, query->name, query->name_length, query->type, &answer)) {
+        metric_add(&w->metrics->dns_cache_hits, 1);
         answer_question(question, &answer);
         return;
     }
@@ -314,9 +315,11 @@ static void judge_name(const struct dns_question *question)
     const struct dns_query *query = &question->query;
     struct acl_verdict verdict = acl_policy_judge_dns(capture->policy, query->name, query->name_length);
     if (!verdict.allowed && !worker_only_records(capture->worker, capture->policy)) {
+        metric_add(&capture->worker->metrics->dns_queries[METRICS_QUERY_DENIED], 1);
         refuse(question, verdict.reason, NULL, &verdict);
         return;
     }
+    metric_add(&capture->worker->metrics->dns_queries[METRICS_QUERY_ALLOWED], 1);
     if (query->class != 1 || !dns_type_passes(query->type)) {
         audit_denial(question, ACL_NO_RULE, "a type or class of record that is not forwarded", &verdict,
                      false);
@@ -340,15 +343,19 @@ static void ask(const struct dns_question *question)
         if (rate_take(&capture->limit_events, 1, uv_now(&w->loop)))
             audit_denial(question, ACL_LIMIT_RATE, "DNS queries of this container, in this second", NULL,
                          false);
+        metric_add(&w->metrics->dns_queries[METRICS_QUERY_LIMITED], 1);
+        metric_add(&w->metrics->limits[METRICS_LIMIT_DNS_QUERIES], 1);
         reply_refusal(question, DNS_REFUSED, DNS_EDE_BLOCKED, "sallyport: too many questions");
     } else if (query->opcode != 0) {
         reply_refusal(question, DNS_NOTIMP, DNS_EDE_NONE, NULL);
     } else if (question->malformed) {
+        metric_add(&w->metrics->dns_queries[METRICS_QUERY_MALFORMED], 1);
         audit_denial(question, ACL_NO_RULE, "malformed DNS message", NULL, false);
         reply_refusal(question, DNS_FORMERR, DNS_EDE_NONE, NULL);
     } else if (query->edns && query->edns_version > 0) {
         reply_refusal(question, DNS_BADVERS, DNS_EDE_NONE, NULL);
     } else if (query->name_kind != ACL_NAME_OK) {
+        metric_add(&w->metrics->dns_queries[METRICS_QUERY_DENIED], 1);
         refuse(question, query->name_kind == ACL_NAME_IP_LITERAL ? ACL_IP_LITERAL : ACL_NO_RULE,
                acl_name_kind_text(query->name_kind), NULL);
     } else {

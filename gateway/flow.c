@@ -25,6 +25,8 @@ static uint64_t monotonic_ns(void)
 void flow_set_state(struct flow *flow, enum flow_state state)
 {
     struct worker *w = flow->worker;
+    if (flow->state == FLOW_SNIFF && state != FLOW_SNIFF)
+        metrics_observe_sniff(w->metrics, monotonic_ns() - flow->started_ns);
     flow->state = state;
     switch (state) {
     case FLOW_SNIFF:
@@ -35,6 +37,7 @@ void flow_set_state(struct flow *flow, enum flow_state state)
         deadline_start(&w->connect_timeouts, &flow->timer);
         break;
     case FLOW_RELAY:
+        metrics_observe_setup(w->metrics, monotonic_ns() - flow->started_ns);
         deadline_start(&w->idle_timeouts, &flow->timer);
         break;
     case FLOW_LINGER:
@@ -122,7 +125,7 @@ static void flow_release(struct flow *flow, bool reset)
     buffer_free(&flow->up);
     buffer_free(&flow->down);
     flow->capture->flows--;
-    flow->worker->flow_count--;
+    metric_set(&flow->worker->metrics->flows_active, --flow->worker->flow_count);
     list_remove(&flow->link);
     list_append(&flow->worker->ended_flows, &flow->link);
 }
@@ -345,6 +348,7 @@ void flow_connect_expired(struct deadline *deadline)
 {
     struct flow *flow = list_entry(deadline, struct flow, timer);
     bool resolving = flow->state == FLOW_RESOLVE;
+    metric_add(&flow->worker->metrics->upstream_errors[resolving ? METRICS_NO_NAME : METRICS_TIMEOUT], 1);
     flow_deny(flow, resolving ? ACL_DNS_FAILED : ACL_CONNECT_FAILED, "timed out");
 }
 
@@ -407,7 +411,8 @@ static struct flow *flow_create(struct capture *capture, const struct addr *sour
     side_init(flow, &flow->origin, flow_origin_ready);
     list_append(&w->flows, &flow->link);
     capture->flows++;
-    w->flow_count++;
+    metric_set(&w->metrics->flows_active, ++w->flow_count);
+    metric_add(&w->metrics->flows, 1);
     return flow;
 }
 
@@ -422,8 +427,10 @@ static bool admit(struct flow *flow, const struct capture_listener *listener)
         flow->destination = listener->local;
         flow_deny(flow, ACL_LOOP, r == -ELOOP ? "the gateway itself was dialled" : "no original destination");
     } else if (flow->capture->flows > flows) {
+        metric_add(&w->metrics->limits[METRICS_LIMIT_CONTAINER_FLOWS], 1);
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows of this container");
     } else if (w->flow_count > w->flow_limit) {
+        metric_add(&w->metrics->limits[METRICS_LIMIT_TOTAL_FLOWS], 1);
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows in total");
     } else if (!audit_ready(w->audit)) {
         flow_deny(flow, ACL_AUDIT_UNAVAILABLE, NULL);

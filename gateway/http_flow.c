@@ -54,6 +54,7 @@ void http_flow_sniff(struct flow *flow)
 {
     size_t consumed = 0;
     if (!flow->http && http_flow_create(flow) < 0) {
+        metric_add(&flow->worker->metrics->limits[METRICS_LIMIT_MEMORY], 1);
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
         return;
     }

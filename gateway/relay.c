@@ -28,6 +28,13 @@ static void side_broke(struct flow *flow, const struct flow_side *side, int erro
     flow_end(flow, who(flow, side), error == ECONNRESET || error == EPIPE ? "rst" : "error", true);
 }
 
+static void count_moved(const struct flow_side *to, size_t length)
+{
+    struct flow *flow = to->flow;
+    struct metrics_worker *m = flow->worker->metrics;
+    metric_add(to == &flow->client ? &m->bytes_down : &m->bytes_up, length);
+}
+
 int relay_flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, size_t limit, uint64_t *count)
 {
     while (limit > 0) {
@@ -47,6 +54,7 @@ int relay_flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, 
         buffer->start += (size_t)sent;
         limit -= (size_t)sent;
         *count += (uint64_t)sent;
+        count_moved(to, (size_t)sent);
         flow->active = true;
     }
     return 1;
@@ -144,6 +152,7 @@ static int bulk_drain(struct flow *flow, struct relay_bulk *bulk, struct flow_si
         }
         pipe->filled -= (size_t)sent;
         *count += (uint64_t)sent;
+        count_moved(to, (size_t)sent);
         flow->active = true;
     }
     return 1;

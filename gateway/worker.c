@@ -307,6 +307,7 @@ static int start_loop(struct worker *w, int channel, struct error *err)
     list_init(&w->ended_flows);
     list_init(&w->dns_questions);
     list_init(&w->dns_connections);
+    loop_lag_start(&w->lag, &w->loop, w->metrics);
     uv_prepare_init(&w->loop, &w->sweep);
     w->sweep.data = w;
     uv_prepare_start(&w->sweep, sweep);
@@ -321,6 +322,8 @@ static int start_loop(struct worker *w, int channel, struct error *err)
     return r < 0 ? error_errno(err, -r, "cannot watch the channel") : 0;
 }
 
+static struct metrics_worker uncounted; /* where nobody asks: counting is the same everywhere */
+
 static int start(struct worker *w, int channel, int audit_fd, const struct worker_options *options,
                  struct error *err)
 {
@@ -328,6 +331,8 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     w->snapshot = options->snapshot;
     w->limits = config_limits(w->snapshot);
     w->audit_only = options->audit_only;
+    w->metrics = options->metrics ? &options->metrics->workers[0] : &uncounted;
+    metrics_worker_start(w->metrics);
     w->descriptors = raise_descriptor_limit();
     w->flow_limit = flow_limit(w);
     if (getrandom(&w->id_prefix, sizeof(w->id_prefix), 0) < 0)
@@ -349,7 +354,10 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     if (options->confine && (r = confine(err)) < 0)
         return error_prefix(err, "cannot confine the worker");
     w->audit = audit_create(fd_steal(&audit), config_on_full(w->snapshot) == CONFIG_ON_FULL_DROP, err);
-    return w->audit ? 0 : -err->code;
+    if (!w->audit)
+        return -err->code;
+    audit_count_in(w->audit, w->metrics);
+    return 0;
 }
 
 /* Hostile processes must not be able to stop the worker by a signal of the terminal; SIGPIPE is an errno
@@ -399,6 +407,7 @@ static void release(struct worker *w)
     resolver_finish(&w->resolver);
     finish_deadlines(w);
     poller_finish(&w->poller);
+    loop_lag_stop(&w->lag);
     uv_close((uv_handle_t *)&w->sweep, NULL);
     uv_close((uv_handle_t *)&w->finish_timer, NULL);
     uv_close((uv_handle_t *)&w->channel_watch, NULL);

@@ -4,10 +4,12 @@
 #pragma once
 
 #include "config/snapshot.h"
+#include "redirect/metrics.h"
 
 struct worker_options {
     struct config_snapshot *snapshot; /* borrowed from the parent's memory (fork) */
     bool audit_only;                  /* treat every policy as mode audit */
+    struct metrics *metrics;          /* shared with the parent; NULL: nobody asks */
     bool confine;                     /* drop privileges, seccomp, Landlock; false only in tests */
 };
 

@@ -13,6 +13,7 @@
 #include "gateway/deadline.h"
 #include "gateway/dns_watch.h"
 #include "gateway/forwarder.h"
+#include "gateway/loop_lag.h"
 #include "gateway/namebook.h"
 #include "gateway/pipes.h"
 #include "gateway/poller.h"
@@ -38,6 +39,8 @@ struct worker {
     const struct config_limits *limits;
     bool audit_only;
     struct audit *audit;
+    struct metrics_worker *metrics; /* never NULL */
+    struct loop_lag lag;
     struct resolver resolver;
     struct forwarder *forwarder;
     struct verifier *verifier;

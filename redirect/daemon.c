@@ -29,6 +29,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define DRAIN_MARGIN_MS 5000 /* beyond the drain: to write what is queued */
 
@@ -84,6 +85,7 @@ static void worker_answered(struct daemon *d, const struct channel_message *mess
     if (message->serial == d->ping_serial) {
         loop_timer_stop(&d->worker_timer);
         d->worker_ready = true;
+        metric_set(&d->options->metrics->worker_ready, 1);
         daemon_maybe_announce(d);
         return;
     }
@@ -182,6 +184,7 @@ static void worker_died(struct daemon *d, int status)
     loop_timer_stop(&d->worker_timer);
     worker_process_died(&d->worker);
     d->worker_ready = false;
+    metric_set(&d->options->metrics->worker_ready, 0);
     if (d->draining) {
         stop(d, 0);
         return;
@@ -192,7 +195,7 @@ static void worker_died(struct daemon *d, int status)
         return;
     }
     worker_process_log_death(&d->worker, status);
-    d->worker_restarts++;
+    metric_set(&d->options->metrics->worker_restarts, ++d->worker_restarts);
     each_enrolment(d, enrolment_worker_died);
     d->config_serial = 0;
     fd_close(&d->bundle);
@@ -265,8 +268,18 @@ static void take_audit(struct daemon *d, int audit)
     d->audit_unsent = true;
 }
 
+static void note_reload(const struct daemon *d, bool taken)
+{
+    struct metrics *m = d->options->metrics;
+    metric_add(taken ? &m->reloads : &m->reloads_failed, 1);
+    metric_set(&m->reload_failed_last, !taken);
+    if (taken)
+        metric_set(&m->reload_s, (uint64_t)time(NULL));
+}
+
 static void refuse_reload(struct daemon *d, struct client *client, struct config_errors *errors)
 {
+    note_reload(d, false);
     for (size_t i = 0; i < errors->count; i++)
         log_error("%s", errors->lines[i]);
     log_error("the configuration has errors; the one in force stays");
@@ -295,6 +308,7 @@ void daemon_reload(struct daemon *d, struct client *client)
         return;
     }
     if (audit_file_open(audit_path(d, snapshot), &audit, &err) < 0) {
+        note_reload(d, false);
         log_error("%s; the configuration in force stays", err.text);
         client_refuse(client, "failed", "%s", err.text);
         config_unref(snapshot);
@@ -312,6 +326,7 @@ void daemon_reload(struct daemon *d, struct client *client)
     daemon_feed(d);
     update_ports(d, old);
     config_unref(old);
+    note_reload(d, true);
     log_info("policy %s is loaded", config_version(snapshot));
     reload_finished(d);
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "config/snapshot.h"
+#include "redirect/metrics.h"
 #include "redirect/supervisor.h"
 
 struct daemon_options {
@@ -15,6 +16,7 @@ struct daemon_options {
     unsigned drain_ms;        /* for flows that are up at SIGTERM */
     monitor_worker_fn worker;
     void *worker_arg;
+    struct metrics *metrics; /* the worker counts there as well */
     struct config_snapshot **worker_snapshot; /* where worker_arg has the snapshot: kept current for the next worker */
 };
 

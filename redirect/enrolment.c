@@ -90,7 +90,7 @@ void enrolment_destroy(struct enrolment *e)
     fd_close(&e->passage);
     fd_close(&e->pidfd);
     fd_close(&e->netns);
-    d->count--;
+    metric_set(&d->options->metrics->containers, --d->count);
     free(e);
 }
 
@@ -119,7 +119,7 @@ static struct enrolment *create(struct daemon *d, const struct state_record *rec
     list_init(&e->unsent_link);
     list_init(&e->job_link);
     list_append(&d->enrolments, &e->link);
-    d->count++;
+    metric_set(&d->options->metrics->containers, ++d->count);
     return e;
 }
 

@@ -509,6 +509,8 @@ static void the_reserve_holds_what_must_be_told(void **state)
     struct audit_event allowed = decision(true), denied = decision(false), end = flow_end();
     assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
     struct audit *audit = open_audit(fds[1], false); /* nobody reads yet */
+    struct metrics_worker *counted = calloc(1, sizeof(*counted));
+    audit_count_in(audit, counted);
     while (audit_submit(audit, &allowed) == 0)
         flows++;
     assert_false(audit_ready(audit));
@@ -533,6 +535,12 @@ static void the_reserve_holds_what_must_be_told(void **state)
     assert_int_equal(lines->denials, denials + 1);
     assert_int_equal(lines->dropped,
                      2); /* one denial, told by the first end; one end, told by the last denial */
+    assert_int_equal(metric_get(&counted->audit_events), lines->count);
+    assert_int_equal(metric_get(&counted->audit_dropped), 2);
+    assert_int_equal(metric_get(&counted->decisions[METRICS_TLS][METRICS_ALLOWED][ACL_RULE_ALLOW]), flows);
+    assert_int_equal(metric_get(&counted->decisions[METRICS_TLS][METRICS_DENIED][ACL_NO_RULE]), denials + 2); /* decided all the same */
+    assert_int_equal(metric_get(&counted->audit_queued_bytes), 0);
+    free(counted);
     free(lines);
     close(fds[0]);
 }
