@@ -1,0 +1,381 @@
+#include "redirect/nft.h"
+
+#include "redirect/netlink.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <libnftnl/chain.h>
+#include <libnftnl/common.h>
+#include <libnftnl/set.h>
+#include <libnftnl/table.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <netinet/in.h>
+#include <stdalign.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define TYPE_INET_SERVICE 13 /* nft's number for a port; only its listings read it */
+#define SNAPLEN 128
+
+/* A message is below 64 KiB, which is what a netlink attribute may have: CHUNK ranges take two elements of 28 bytes each. */
+#define MESSAGE_MAX 69632
+#define BATCH_FIRST ((size_t)2 * MESSAGE_MAX)
+#define CHUNK 512
+
+/* ---- messages ---- */
+
+/* Room for one more message. Without memory the batch, which is not going to be sent, begins anew. */
+static void make_room(struct nft_batch *b)
+{
+    size_t size = b->size * 2;
+    if (b->size - b->used >= MESSAGE_MAX)
+        return;
+    char *larger = realloc(b->bytes, size);
+    if (!larger) {
+        b->out_of_memory = true;
+        b->used = 0;
+        return;
+    }
+    b->bytes = larger;
+    b->size = size;
+}
+
+struct nlmsghdr *nft_message(struct nft_batch *b, uint16_t type, uint16_t flags, const char *step)
+{
+    make_room(b);
+    struct nlmsghdr *m = nftnl_nlmsg_build_hdr(b->bytes + b->used, type, NFPROTO_INET, flags, b->sequence);
+    if (b->sequence < NFT_STEPS_MAX)
+        b->steps[b->sequence] = step;
+    b->sequence++;
+    return m;
+}
+
+void nft_message_done(struct nft_batch *b, const struct nlmsghdr *m)
+{
+    b->last = b->used;
+    b->used += MNL_ALIGN(m->nlmsg_len);
+}
+
+void nft_table(struct nft_batch *b, uint16_t type, uint16_t flags, const char *step)
+{
+    struct nftnl_table *table = nftnl_table_alloc();
+    if (!table) {
+        b->out_of_memory = true;
+        return;
+    }
+    nftnl_table_set_str(table, NFTNL_TABLE_NAME, b->table);
+    struct nlmsghdr *m = nft_message(b, type, flags, step);
+    nftnl_table_nlmsg_build_payload(m, table);
+    nft_message_done(b, m);
+    nftnl_table_free(table);
+}
+
+void nft_chain(struct nft_batch *b, const char *name, const char *type, int hook, int32_t priority, uint32_t policy)
+{
+    struct nftnl_chain *chain = nftnl_chain_alloc();
+    if (!chain) {
+        b->out_of_memory = true;
+        return;
+    }
+    nftnl_chain_set_str(chain, NFTNL_CHAIN_TABLE, b->table);
+    nftnl_chain_set_str(chain, NFTNL_CHAIN_NAME, name);
+    if (hook >= 0) {
+        nftnl_chain_set_str(chain, NFTNL_CHAIN_TYPE, type);
+        nftnl_chain_set_u32(chain, NFTNL_CHAIN_HOOKNUM, (uint32_t)hook);
+        nftnl_chain_set_s32(chain, NFTNL_CHAIN_PRIO, priority);
+        nftnl_chain_set_u32(chain, NFTNL_CHAIN_POLICY, policy);
+    }
+    struct nlmsghdr *m = nft_message(b, NFT_MSG_NEWCHAIN, NLM_F_CREATE, hook < 0 ? "adding a chain" : name);
+    nftnl_chain_nlmsg_build_payload(m, chain);
+    nft_message_done(b, m);
+    nftnl_chain_free(chain);
+}
+
+/* ---- sets of ports ---- */
+
+static struct nftnl_set *port_set(struct nft_batch *b, const char *name)
+{
+    struct nftnl_set *set = nftnl_set_alloc();
+    if (!set) {
+        b->out_of_memory = true;
+        return NULL;
+    }
+    nftnl_set_set_str(set, NFTNL_SET_TABLE, b->table);
+    nftnl_set_set_str(set, NFTNL_SET_NAME, name);
+    nftnl_set_set_u32(set, NFTNL_SET_ID, b->sets);
+    nftnl_set_set_u32(set, NFTNL_SET_FAMILY, NFPROTO_INET);
+    nftnl_set_set_u32(set, NFTNL_SET_FLAGS, NFT_SET_INTERVAL);
+    nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, TYPE_INET_SERVICE);
+    nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, sizeof(uint16_t));
+    return set;
+}
+
+static void add_element(struct nft_batch *b, struct nftnl_set *set, uint16_t port, uint32_t flags)
+{
+    uint16_t key = htons(port);
+    struct nftnl_set_elem *element = nftnl_set_elem_alloc();
+    if (!element) {
+        b->out_of_memory = true;
+        return;
+    }
+    nftnl_set_elem_set(element, NFTNL_SET_ELEM_KEY, &key, sizeof(key));
+    if (flags)
+        nftnl_set_elem_set_u32(element, NFTNL_SET_ELEM_FLAGS, flags);
+    nftnl_set_elem_add(set, element);
+}
+
+/* An interval is two elements: where it begins, and where what follows it begins. One that reaches the top
+ * has no end. */
+static void put_elements(struct nft_batch *b, const char *name, const struct acl_port_range *ranges, size_t count)
+{
+    struct nftnl_set *set = port_set(b, name);
+    if (!set)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        add_element(b, set, ranges[i].low, 0);
+        if (ranges[i].high < UINT16_MAX)
+            add_element(b, set, (uint16_t)(ranges[i].high + 1), NFT_SET_ELEM_INTERVAL_END);
+    }
+    struct nlmsghdr *m = nft_message(b, NFT_MSG_NEWSETELEM, NLM_F_CREATE, "filling the set of ports");
+    nftnl_set_elems_nlmsg_build_payload(m, set);
+    nft_message_done(b, m);
+    nftnl_set_free(set);
+}
+
+void nft_port_set(struct nft_batch *b, const char *name, const struct acl_port_range *ranges, size_t count)
+{
+    b->sets++;
+    struct nftnl_set *set = port_set(b, name);
+    if (!set)
+        return;
+    struct nlmsghdr *m = nft_message(b, NFT_MSG_NEWSET, NLM_F_CREATE, "adding the set of ports");
+    nftnl_set_nlmsg_build_payload(m, set);
+    nft_message_done(b, m);
+    nftnl_set_free(set);
+    for (size_t at = 0; at < count; at += CHUNK)
+        put_elements(b, name, ranges + at, count - at < CHUNK ? count - at : CHUNK);
+}
+
+/* ---- rules: nft_rule(), any expressions in order, nft_rule_done() ---- */
+
+void nft_rule(struct nft_batch *b, const char *chain)
+{
+    b->rule = nftnl_rule_alloc();
+    if (!b->rule) {
+        b->out_of_memory = true;
+        return;
+    }
+    nftnl_rule_set_str(b->rule, NFTNL_RULE_TABLE, b->table);
+    nftnl_rule_set_str(b->rule, NFTNL_RULE_CHAIN, chain);
+}
+
+void nft_rule_done(struct nft_batch *b, const char *step)
+{
+    if (!b->rule)
+        return;
+    struct nlmsghdr *m = nft_message(b, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, step);
+    nftnl_rule_nlmsg_build_payload(m, b->rule);
+    nft_message_done(b, m);
+    nftnl_rule_free(b->rule);
+    b->rule = NULL;
+}
+
+struct nftnl_expr *nft_expression(struct nft_batch *b, const char *kind)
+{
+    struct nftnl_expr *e = b->rule ? nftnl_expr_alloc(kind) : NULL;
+    if (e)
+        nftnl_rule_add_expr(b->rule, e);
+    else
+        b->out_of_memory = true;
+    return e;
+}
+
+void nft_compare(struct nft_batch *b, uint32_t operation, const void *data, uint32_t length)
+{
+    struct nftnl_expr *e = nft_expression(b, "cmp");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_CMP_OP, operation);
+    nftnl_expr_set(e, NFTNL_EXPR_CMP_DATA, data, length);
+}
+
+void nft_load_meta(struct nft_batch *b, uint32_t key)
+{
+    struct nftnl_expr *e = nft_expression(b, "meta");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_META_KEY, key);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_META_DREG, NFT_REG_1);
+}
+
+void nft_load_payload(struct nft_batch *b, uint32_t base, uint32_t offset, uint32_t length)
+{
+    struct nftnl_expr *e = nft_expression(b, "payload");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_BASE, base);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_LEN, length);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
+}
+
+void nft_match_family(struct nft_batch *b, int family)
+{
+    uint8_t protocol = family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6;
+    nft_load_meta(b, NFT_META_NFPROTO);
+    nft_compare(b, NFT_CMP_EQ, &protocol, sizeof(protocol));
+}
+
+void nft_match_protocol(struct nft_batch *b, uint8_t protocol)
+{
+    nft_load_meta(b, NFT_META_L4PROTO);
+    nft_compare(b, NFT_CMP_EQ, &protocol, sizeof(protocol));
+}
+
+void nft_load_destination_port(struct nft_batch *b)
+{
+    nft_load_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 2, sizeof(uint16_t));
+}
+
+void nft_match_port(struct nft_batch *b, uint16_t port)
+{
+    uint16_t wire = htons(port);
+    nft_load_destination_port(b);
+    nft_compare(b, NFT_CMP_EQ, &wire, sizeof(wire));
+}
+
+void nft_match_port_set(struct nft_batch *b, const char *set)
+{
+    nft_load_destination_port(b);
+    struct nftnl_expr *e = nft_expression(b, "lookup");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
+    nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, set);
+}
+
+void nft_match_state(struct nft_batch *b, uint32_t mask)
+{
+    const uint32_t zero = 0;
+    struct nftnl_expr *ct = nft_expression(b, "ct");
+    struct nftnl_expr *bits = nft_expression(b, "bitwise");
+    if (!ct || !bits)
+        return;
+    nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_KEY, NFT_CT_STATE);
+    nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
+    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
+    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_LEN, sizeof(mask));
+    nftnl_expr_set(bits, NFTNL_EXPR_BITWISE_MASK, &mask, sizeof(mask));
+    nftnl_expr_set(bits, NFTNL_EXPR_BITWISE_XOR, &zero, sizeof(zero));
+    nft_compare(b, NFT_CMP_NEQ, &zero, sizeof(zero));
+}
+
+void nft_count(struct nft_batch *b)
+{
+    (void)nft_expression(b, "counter");
+}
+
+void nft_verdict(struct nft_batch *b, uint32_t what)
+{
+    nft_count(b);
+    struct nftnl_expr *e = nft_expression(b, "immediate");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_VERDICT, what);
+}
+
+void nft_reject(struct nft_batch *b, uint32_t type, uint8_t code)
+{
+    nft_count(b);
+    struct nftnl_expr *e = nft_expression(b, "reject");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_REJECT_TYPE, type);
+    nftnl_expr_set_u8(e, NFTNL_EXPR_REJECT_CODE, code);
+}
+
+void nft_log(struct nft_batch *b, uint16_t group)
+{
+    nft_count(b);
+    struct nftnl_expr *e = nft_expression(b, "log");
+    if (!e)
+        return;
+    nftnl_expr_set_u16(e, NFTNL_EXPR_LOG_GROUP, group);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_LOG_SNAPLEN, SNAPLEN);
+}
+
+void nft_redirect(struct nft_batch *b, uint16_t port)
+{
+    uint16_t wire = htons(port);
+    nft_count(b);
+    struct nftnl_expr *load = nft_expression(b, "immediate");
+    struct nftnl_expr *redir = nft_expression(b, "redir");
+    if (!load || !redir)
+        return;
+    nftnl_expr_set_u32(load, NFTNL_EXPR_IMM_DREG, NFT_REG_1);
+    nftnl_expr_set(load, NFTNL_EXPR_IMM_DATA, &wire, sizeof(wire));
+    nftnl_expr_set_u32(redir, NFTNL_EXPR_REDIR_REG_PROTO_MIN, NFT_REG_1);
+}
+
+/* ---- the batch ---- */
+
+static void mark(struct nft_batch *b, uint16_t type)
+{
+    make_room(b);
+    struct nlmsghdr *m = type == NFNL_MSG_BATCH_BEGIN ? nftnl_batch_begin(b->bytes + b->used, b->sequence)
+                                                      : nftnl_batch_end(b->bytes + b->used, b->sequence);
+    b->steps[b->sequence < NFT_STEPS_MAX ? b->sequence : 0] = "opening the batch";
+    b->sequence++;
+    nft_message_done(b, m);
+}
+
+int nft_batch_open(struct nft_batch *b, const char *table, struct error *err)
+{
+    *b = (struct nft_batch){.table = table, .sequence = 1, .bytes = malloc(BATCH_FIRST), .size = BATCH_FIRST};
+    if (!b->bytes)
+        return error_errno(err, ENOMEM, "nftables");
+    mark(b, NFNL_MSG_BATCH_BEGIN);
+    return 0;
+}
+
+static int send_batch(int fd, const struct nft_batch *b, uint32_t last, struct error *err)
+{
+    int room = (int)b->used * 2;
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)) < 0)
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)); /* as much of it as the system allows */
+    uint32_t failed = 0;
+    int r = netlink_transact(fd, b->bytes, b->used, last, &failed, err);
+    if (r < 0 && err)
+        error_prefix(err, "nftables: %s", failed < NFT_STEPS_MAX && b->steps[failed] ? b->steps[failed] : "the batch");
+    return r;
+}
+
+int nft_batch_commit(struct nft_batch *b, int fd, struct error *err)
+{
+    /* The last message before the end mark asks for the acknowledgement. */
+    struct nlmsghdr *last = (struct nlmsghdr *)(void *)(b->bytes + b->last);
+    uint32_t sequence = last->nlmsg_seq;
+    last->nlmsg_flags |= NLM_F_ACK;
+    mark(b, NFNL_MSG_BATCH_END);
+    int r = b->out_of_memory ? error_errno(err, ENOMEM, "nftables") : send_batch(fd, b, sequence, err);
+    free(b->bytes);
+    b->bytes = NULL;
+    return r;
+}
+
+int nft_find_table(int fd, const char *table, bool *ret, struct error *err)
+{
+    alignas(struct nlmsghdr) char buffer[NETLINK_REQUEST_MAX];
+    struct nlmsghdr *request = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETTABLE, NFPROTO_INET, 0, 0);
+    mnl_attr_put_strz(request, NFTA_TABLE_NAME, table);
+    int r = netlink_request(fd, request, "nftables: looking for the table", err);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    *ret = r == 0;
+    return 0;
+}

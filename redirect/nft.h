@@ -1,0 +1,88 @@
+/*
+ * nftables in small pieces: a batch is opened, gets tables, chains, sets and rules in order, and is sent as one transaction:
+ * all of it or nothing. Internal to redirect/.
+ *
+ *   struct nft_batch b;
+ *   nft_batch_open(&b, "sallyport", err);
+ *   nft_table(&b, NFT_MSG_NEWTABLE, NLM_F_CREATE, "adding the table");
+ *   nft_chain(&b, "input", "filter", NF_INET_LOCAL_IN, 0, NF_DROP);
+ *   nft_rule(&b, "input");  nft_match_protocol(&b, IPPROTO_TCP);  nft_verdict(&b, NF_ACCEPT);  nft_rule_done(&b, "accepting TCP");
+ *   r = nft_batch_commit(&b, fd, err);
+ *
+ * Running out of memory is noted and looked at once, by nft_batch_commit(), so that a ruleset reads as a ruleset. Every
+ * verdict counts. Expressions load into and compare register 1.
+ */
+#pragma once
+
+#include "acl/policy.h"
+#include "base/addr.h"
+#include "base/error.h"
+
+#include <stdio.h> /* libnftnl needs FILE */
+
+#include <libnftnl/expr.h>
+#include <libnftnl/rule.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netlink.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NFT_STEPS_MAX 512
+
+struct nft_batch {
+    const char *table;
+    char *bytes;
+    size_t used, size;
+    size_t last;                      /* where the latest message begins */
+    uint32_t sequence;                /* of the next message */
+    uint32_t sets;                    /* how many there are: their ids */
+    const char *steps[NFT_STEPS_MAX]; /* what each message does, by sequence, for errors */
+    struct nftnl_rule *rule;          /* the rule being written */
+    bool out_of_memory;               /* sticky */
+};
+
+/* `table` must outlive the batch. 0 or -ENOMEM. */
+int nft_batch_open(struct nft_batch *b, const char *table, struct error *err);
+/* Sends it over a netfilter socket and frees it, whatever comes of it. 0 or a negative errno. */
+int nft_batch_commit(struct nft_batch *b, int fd, struct error *err);
+/* Whether the kernel has this table (family inet). */
+int nft_find_table(int fd, const char *table, bool *ret, struct error *err);
+
+/* A message of another kind; nft_message_done() after its payload was built. */
+struct nlmsghdr *nft_message(struct nft_batch *b, uint16_t type, uint16_t flags, const char *step);
+void nft_message_done(struct nft_batch *b, const struct nlmsghdr *m);
+
+void nft_table(struct nft_batch *b, uint16_t type, uint16_t flags, const char *step);
+/* A base chain; `hook` below 0: one that is only jumped to. */
+void nft_chain(struct nft_batch *b, const char *name, const char *type, int hook, int32_t priority, uint32_t policy);
+/* A set of port ranges (sorted, disjoint) with this name, filled. */
+void nft_port_set(struct nft_batch *b, const char *name, const struct acl_port_range *ranges, size_t count);
+
+/* ---- rules: nft_rule(), any expressions in order, nft_rule_done() ---- */
+
+void nft_rule(struct nft_batch *b, const char *chain);
+void nft_rule_done(struct nft_batch *b, const char *step);
+/* Appends an expression of this kind to the rule; NULL when out of memory. The rule owns it. */
+struct nftnl_expr *nft_expression(struct nft_batch *b, const char *kind);
+
+void nft_compare(struct nft_batch *b, uint32_t operation, const void *data, uint32_t length);
+void nft_load_meta(struct nft_batch *b, uint32_t key);
+void nft_load_payload(struct nft_batch *b, uint32_t base, uint32_t offset, uint32_t length);
+void nft_load_destination_port(struct nft_batch *b);
+
+void nft_match_family(struct nft_batch *b, int family);
+void nft_match_protocol(struct nft_batch *b, uint8_t protocol);
+void nft_match_port(struct nft_batch *b, uint16_t port);
+void nft_match_port_set(struct nft_batch *b, const char *set);
+/* Any of the conntrack states (NF_CT_STATE_BIT) in `mask`. */
+void nft_match_state(struct nft_batch *b, uint32_t mask);
+#define NFT_STATE(name) NF_CT_STATE_BIT(IP_CT_##name)
+
+void nft_count(struct nft_batch *b);
+void nft_verdict(struct nft_batch *b, uint32_t what);
+void nft_reject(struct nft_batch *b, uint32_t type, uint8_t code);
+void nft_log(struct nft_batch *b, uint16_t group);
+void nft_redirect(struct nft_batch *b, uint16_t port);
