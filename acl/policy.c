@@ -59,6 +59,7 @@ void acl_policy_destroy(struct acl_policy *policy)
     free(policy->files);
     free(policy->segments);
     free(policy->ports);
+    free(policy->udp_ports);
     free(policy->arena);
     free(policy->slots);
     free(policy->name);
@@ -108,7 +109,7 @@ static int intern_file(struct acl_policy *policy, const char *file, uint16_t *re
 
 static enum key_kind kind_of(const struct acl_rule *parsed)
 {
-    if (parsed->scheme != ACL_SCHEME_ADDRESS)
+    if (!parsed->by_address)
         return !parsed->wildcard ? KEY_EXACT : parsed->name[0] ? KEY_WILDCARD : KEY_EVERY_NAME;
     if (parsed->net.base.family == AF_UNSPEC)
         return KEY_ANY_ADDRESS;
@@ -119,7 +120,7 @@ static enum key_kind kind_of(const struct acl_rule *parsed)
 static size_t make_key(const struct acl_rule *parsed, char ret[ACL_NAME_MAX + 1])
 {
     const struct cidr *net = &parsed->net;
-    if (parsed->scheme != ACL_SCHEME_ADDRESS) {
+    if (!parsed->by_address) {
         size_t length = strlen(parsed->name);
         memcpy(ret, parsed->name, length);
         return length;
@@ -183,8 +184,11 @@ static void note_rule(struct acl_policy *policy, const struct acl_rule *parsed)
         policy->net4_length[parsed->net.length] = true;
     else if (kind == KEY_NET6)
         policy->net6_length[parsed->net.length] = true;
-    if (parsed->deny && parsed->scheme != ACL_SCHEME_ADDRESS)
+    bool packets = parsed->scheme == ACL_SCHEME_UDP || parsed->scheme == ACL_SCHEME_ICMP;
+    if (parsed->deny && !parsed->by_address && !packets)
         policy->denies_names = true;
+    policy->allows_udp |= !parsed->deny && parsed->scheme == ACL_SCHEME_UDP;
+    policy->allows_icmp |= !parsed->deny && parsed->scheme == ACL_SCHEME_ICMP;
     if (parsed->methods || parsed->path_length)
         policy->judges_requests = true;
 }
@@ -198,8 +202,6 @@ int acl_policy_add(struct acl_policy *policy, const char *text, size_t length, b
         return error_set(err, EINVAL, "policy \"%s\" is in use and takes no more rules; load a new one",
                          policy->name);
     int r = acl_rule_parse(text, length, deny, &parsed, err);
-    if (r == 0)
-        r = acl_rule_enforceable(&parsed, text, length, err);
     if (r < 0)
         return r;
     r = reserve_arena(policy, rule_size(length, ACL_NAME_MAX + sizeof(struct rule_request)));
@@ -335,6 +337,31 @@ void acl_policy_each(const struct acl_policy *policy,
     }
 }
 
+bool acl_policy_allows_icmp(const struct acl_policy *policy)
+{
+    return policy->allows_icmp;
+}
+
+static bool speaks_of_packets(const struct rule *rule)
+{
+    return rule->scheme == ACL_SCHEME_UDP || rule->scheme == ACL_SCHEME_ICMP ||
+           (rule->deny && rule->scheme == ACL_SCHEME_ADDRESS);
+}
+
+void acl_policy_each_packet_rule(const struct acl_policy *policy,
+                                 bool (*each)(const struct acl_rule *rule, const char *text, void *arg),
+                                 void *arg)
+{
+    for (rule_ref at = policy_rule_after(policy, 0); at; at = policy_rule_after(policy, at)) {
+        const struct rule *rule = policy_rule(policy, at);
+        struct acl_rule parsed;
+        if (speaks_of_packets(rule) &&
+            acl_rule_parse(rule->bytes, rule->text_length, rule->deny, &parsed, NULL) == 0 &&
+            !each(&parsed, rule->bytes, arg))
+            return;
+    }
+}
+
 size_t acl_policy_memory(const struct acl_policy *policy, size_t *ret_text)
 {
     size_t bytes = sizeof(*policy) + strlen(policy->name) + 1;
@@ -343,6 +370,7 @@ size_t acl_policy_memory(const struct acl_policy *policy, size_t *ret_text)
     for (size_t i = 0; i < policy->file_count; i++)
         bytes += strlen(policy->files[i]) + 1;
     bytes += policy->segment_count * (sizeof(*policy->segments) + sizeof(*policy->ports));
+    bytes += policy->udp_port_count * sizeof(*policy->udp_ports);
     *ret_text = policy->text_bytes;
     return bytes;
 }

@@ -15,7 +15,7 @@ enum acl_dns { ACL_DNS_ALLOWED, ACL_DNS_ANY, ACL_DNS_OFF };
 enum acl_bind { ACL_BIND_REDIAL, ACL_BIND_STRICT, ACL_BIND_OFF };
 /* Rung 3 of binding: may, or must, a flow of TLS be proven by the origin's certificate? */
 enum acl_verify { ACL_VERIFY_OFF, ACL_VERIFY_FALLBACK, ACL_VERIFY_ALWAYS };
-enum acl_protocol { ACL_TLS, ACL_HTTP, ACL_TCP };
+enum acl_protocol { ACL_TLS, ACL_HTTP, ACL_TCP, ACL_UDP, ACL_ICMP }; /* ICMP: echo; its port is 0 */
 
 /* Where a rule was written, for people. `file` may be "--allow", "preset package-managers", …. */
 struct acl_origin {
@@ -89,7 +89,8 @@ void acl_policy_each(const struct acl_policy *policy, bool (*each)(const struct 
 
 /*
  * May a flow of `protocol` to `name` (normal form of acl_name_normalise) on `port` pass? ACL_TLS looks at web, https://
- * and tcp:// rules, ACL_HTTP at web, http:// and tcp://, ACL_TCP at tcp:// alone. Deny beats allow. The mode is *not*
+ * and tcp:// rules, ACL_HTTP at web, http:// and tcp://, ACL_TCP at tcp:// alone, ACL_UDP at udp:// and ACL_ICMP at
+ * icmp:// (whose names always come from a binding). Deny beats allow. The mode is *not*
  * applied here: the caller decides what audit mode does with a denial. With ACL_HTTP the question is whether *any*
  * request may pass: rules for methods or paths count when they allow and not when they deny, and every request is to
  * be put to acl_policy_judge_request().
@@ -105,14 +106,22 @@ struct acl_verdict acl_policy_judge_request(const struct acl_policy *policy, con
  * allowed by name is still to be refused when this says ACL_RULE_DENY for the address that is really dialled. */
 struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, const struct addr *destination);
 
+/* The same for any protocol: UDP and ICMP look at the rules of their scheme, and at deny rules by address without one
+ * (ICMP at those that name no ports). */
+struct acl_verdict acl_policy_judge_address_for(const struct acl_policy *policy, enum acl_protocol protocol,
+                                                const struct addr *destination);
+
 /* May this name be looked up? Any allow rule for it (any scheme, any port) says yes unless a schemeless deny rule
  * matches; `dns: any` says yes to all but denied names, `dns: off` no to all. */
 struct acl_verdict acl_policy_judge_dns(const struct acl_policy *policy, const char *name, size_t length);
 
 /* Does an *allow* address rule name a network (a CIDR or one address) that holds this destination? Such a rule also
- * opens the guard of private ranges for it. A destination with a port asks for rules that hold the port as well. Rules
- * for any address (":port", "*:port", /0) name no network. */
+ * opens the guard of private ranges for it. A destination with a port asks for rules for TCP that hold the port as
+ * well, one without for rules of any protocol. Rules for any address (":port", "*:port", /0) name no network. */
 bool acl_policy_names_network(const struct acl_policy *policy, const struct addr *destination);
+/* The same, for rules of one protocol and the destination's port. */
+bool acl_policy_names_network_for(const struct acl_policy *policy, enum acl_protocol protocol,
+                                  const struct addr *destination);
 
 /* What is expected on a TCP port: what its *allow* rules promise (a port that only deny rules name is closed anyway).
  * Several bits may be set. 80 is always HTTP, 443 always TLS. Ready after seal. */
@@ -131,8 +140,18 @@ struct acl_port_range {
  * adjacent. Owned by the policy, ready after seal. */
 const struct acl_port_range *acl_policy_ports(const struct acl_policy *policy, size_t *ret_count);
 
+/* The UDP ports that allow rules name, in the same way; none when none does. */
+const struct acl_port_range *acl_policy_udp_ports(const struct acl_policy *policy, size_t *ret_count);
+/* Does some allow rule name ICMP? */
+bool acl_policy_allows_icmp(const struct acl_policy *policy);
+/* Every rule that speaks of UDP or ICMP by address or by name (udp://, icmp://, deny rules by address without scheme),
+ * parsed, in the order added: what rulesets and kernel sets are made of. Deny rules by name without scheme are not
+ * among them: names are judged when they are resolved. Stops when the callback returns false. */
+void acl_policy_each_packet_rule(const struct acl_policy *policy,
+                                 bool (*each)(const struct acl_rule *rule, const char *text, void *arg), void *arg);
+
 /* Bytes of memory in use, and how many of them are text (rules as written, names). For metrics and tests. */
 size_t acl_policy_memory(const struct acl_policy *policy, size_t *ret_text);
 
-/* Does the policy have deny rules by name? (Then a flow allowed by address must still show its name.) */
+/* Does the policy have deny rules by name, for TCP? (Then a flow allowed by address must still show its name.) */
 bool acl_policy_denies_names(const struct acl_policy *policy);

@@ -62,7 +62,7 @@ struct acl_policy {
     enum acl_dns dns;
     enum acl_bind bind;
     enum acl_verify verify;
-    bool ech_denied, sealed, denies_names, judges_requests;
+    bool ech_denied, sealed, denies_names, judges_requests, allows_udp, allows_icmp;
     struct acl_limits limits;
 
     uint64_t hash_key[2];
@@ -80,9 +80,14 @@ struct acl_policy {
 
     struct segment *segments; /* port use, sorted; the first begins at 0 */
     size_t segment_count;
-    struct acl_port_range *ports;
-    size_t port_count;
+    struct acl_port_range *ports, *udp_ports;
+    size_t port_count, udp_port_count;
 };
+
+static inline bool policy_rule_by_address(const struct rule *rule)
+{
+    return rule->kind == KEY_NET4 || rule->kind == KEY_NET6 || rule->kind == KEY_ANY_ADDRESS;
+}
 
 static inline struct rule *policy_rule(const struct acl_policy *policy, rule_ref ref)
 {

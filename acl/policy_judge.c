@@ -11,7 +11,8 @@ enum question { ASK_FLOW, ASK_DNS, ASK_ADDRESS, ASK_NETWORK };
 struct query {
     enum question question;
     enum acl_protocol protocol;
-    uint16_t port;                 /* 0 with ASK_NETWORK: any */
+    uint16_t port;
+    bool any_protocol;             /* ASK_NETWORK, whatever the port and the protocol */
     const struct request *request; /* of ACL_HTTP; NULL: is there any that may pass? */
 };
 
@@ -56,6 +57,11 @@ static bool in_ports(const struct rule *rule, uint16_t port)
     return port >= rule->port_low && port <= rule->port_high;
 }
 
+static bool is_tcp(const struct query *q)
+{
+    return q->protocol != ACL_UDP && q->protocol != ACL_ICMP;
+}
+
 static bool speaks_of_flow(const struct rule *rule, const struct query *q)
 {
     switch ((enum acl_scheme)rule->scheme) {
@@ -67,11 +73,25 @@ static bool speaks_of_flow(const struct rule *rule, const struct query *q)
     case ACL_SCHEME_HTTP:
         return q->protocol == ACL_HTTP && in_ports(rule, q->port);
     case ACL_SCHEME_TCP:
-        return in_ports(rule, q->port);
-    default:
+        return is_tcp(q) && in_ports(rule, q->port);
+    case ACL_SCHEME_UDP:
+        return q->protocol == ACL_UDP && in_ports(rule, q->port);
+    case ACL_SCHEME_ICMP:
+        return q->protocol == ACL_ICMP;
+    case ACL_SCHEME_ADDRESS:
         break;
     }
     return false;
+}
+
+/* Without scheme: an allow rule means TCP, a deny rule whatever may go there. */
+static bool speaks_of_address(const struct rule *rule, const struct query *q)
+{
+    if (rule->scheme != ACL_SCHEME_ADDRESS)
+        return speaks_of_flow(rule, q);
+    if (q->protocol == ACL_ICMP)
+        return rule->deny && rule->port_low == 1 && rule->port_high == 65535;
+    return (is_tcp(q) || rule->deny) && in_ports(rule, q->port);
 }
 
 static bool speaks_of(const struct rule *rule, const struct query *q)
@@ -82,9 +102,9 @@ static bool speaks_of(const struct rule *rule, const struct query *q)
     case ASK_DNS:
         return !rule->deny || rule->scheme == ACL_SCHEME_WEB;
     case ASK_ADDRESS:
-        return in_ports(rule, q->port);
+        return speaks_of_address(rule, q);
     case ASK_NETWORK:
-        return !rule->deny && (q->port == 0 || in_ports(rule, q->port));
+        return !rule->deny && (q->any_protocol || speaks_of_address(rule, q));
     }
     return false;
 }
@@ -198,10 +218,11 @@ static struct addr unmapped(const struct addr *a)
     return plain;
 }
 
-struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, const struct addr *destination)
+struct acl_verdict acl_policy_judge_address_for(const struct acl_policy *policy, enum acl_protocol protocol,
+                                                const struct addr *destination)
 {
     const struct addr a = unmapped(destination);
-    const struct query q = {.question = ASK_ADDRESS, .port = a.port};
+    const struct query q = {.question = ASK_ADDRESS, .protocol = protocol, .port = a.port};
     struct chains chains;
     if (a.family != AF_INET && a.family != AF_INET6)
         return verdict_of(policy, NULL);
@@ -211,13 +232,32 @@ struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, con
     return verdict_of(policy, decide(policy, &chains, &q, NULL));
 }
 
-bool acl_policy_names_network(const struct acl_policy *policy, const struct addr *destination)
+struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, const struct addr *destination)
+{
+    return acl_policy_judge_address_for(policy, ACL_TCP, destination);
+}
+
+static bool names_network(const struct acl_policy *policy, const struct addr *destination, struct query *q)
 {
     const struct addr a = unmapped(destination);
-    const struct query q = {.question = ASK_NETWORK, .port = a.port};
     struct chains chains;
     if (a.family != AF_INET && a.family != AF_INET6)
         return false;
+    q->question = ASK_NETWORK;
+    q->port = a.port;
     policy_table_find_networks(policy, &a, 1, &chains);
-    return decide(policy, &chains, &q, NULL) != NULL;
+    return decide(policy, &chains, q, NULL) != NULL;
+}
+
+bool acl_policy_names_network(const struct acl_policy *policy, const struct addr *destination)
+{
+    struct query q = {.protocol = ACL_TCP, .any_protocol = destination->port == 0};
+    return names_network(policy, destination, &q);
+}
+
+bool acl_policy_names_network_for(const struct acl_policy *policy, enum acl_protocol protocol,
+                                  const struct addr *destination)
+{
+    struct query q = {.protocol = protocol};
+    return names_network(policy, destination, &q);
 }

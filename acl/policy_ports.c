@@ -55,8 +55,20 @@ static void step_rules(const struct acl_policy *policy, struct port_steps *steps
     step_port(steps, 1, 80, 80);
     for (rule_ref at = policy_rule_after(policy, 0); at; at = policy_rule_after(policy, at)) {
         const struct rule *rule = policy_rule(policy, at);
-        if (!rule->deny && rule->scheme != ACL_SCHEME_WEB)
-            step_port(steps, bits[rule->scheme], rule->port_low, rule->port_high);
+        if (rule->deny || rule->scheme == ACL_SCHEME_WEB || rule->scheme == ACL_SCHEME_UDP ||
+            rule->scheme == ACL_SCHEME_ICMP)
+            continue;
+        unsigned bit = policy_rule_by_address(rule) ? bits[ACL_SCHEME_ADDRESS] : bits[rule->scheme];
+        step_port(steps, bit, rule->port_low, rule->port_high);
+    }
+}
+
+static void step_udp_rules(const struct acl_policy *policy, struct port_steps *steps)
+{
+    for (rule_ref at = policy_rule_after(policy, 0); at; at = policy_rule_after(policy, at)) {
+        const struct rule *rule = policy_rule(policy, at);
+        if (!rule->deny && rule->scheme == ACL_SCHEME_UDP)
+            step_port(steps, 0, rule->port_low, rule->port_high);
     }
 }
 
@@ -82,17 +94,43 @@ static size_t sweep_ports(const struct port_steps *steps, struct segment *ret)
     return count;
 }
 
-static void merge_ports(struct acl_policy *policy)
+/* The ports in use, of `count` segments; there is room for as many ranges. */
+static size_t merge_ports(const struct segment *segments, size_t count, struct acl_port_range *ret)
 {
-    for (size_t i = 0; i < policy->segment_count; i++) {
-        if (!policy->segments[i].use)
+    size_t merged = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!segments[i].use)
             continue;
-        uint16_t high = i + 1 < policy->segment_count ? (uint16_t)(policy->segments[i + 1].low - 1) : 65535;
-        if (i > 0 && policy->segments[i - 1].use)
-            policy->ports[policy->port_count - 1].high = high;
+        uint16_t high = i + 1 < count ? (uint16_t)(segments[i + 1].low - 1) : 65535;
+        if (i > 0 && segments[i - 1].use)
+            ret[merged - 1].high = high;
         else
-            policy->ports[policy->port_count++] = (struct acl_port_range){policy->segments[i].low, high};
+            ret[merged++] = (struct acl_port_range){segments[i].low, high};
     }
+    return merged;
+}
+
+static int survey_udp(struct acl_policy *policy)
+{
+    struct port_steps *steps = calloc(1, sizeof(*steps));
+    struct segment *segments = NULL;
+    free(policy->udp_ports);
+    policy->udp_ports = NULL;
+    policy->udp_port_count = 0;
+    if (steps) {
+        step_udp_rules(policy, steps);
+        size_t count = sweep_ports(steps, NULL);
+        segments = calloc(count, sizeof(*segments));
+        policy->udp_ports = calloc(count, sizeof(*policy->udp_ports));
+        if (segments && policy->udp_ports) {
+            sweep_ports(steps, segments);
+            policy->udp_port_count = merge_ports(segments, count, policy->udp_ports);
+        }
+    }
+    bool good = segments && policy->udp_ports;
+    free(segments);
+    free(steps);
+    return good ? 0 : -ENOMEM;
 }
 
 int policy_ports_survey(struct acl_policy *policy)
@@ -109,10 +147,12 @@ int policy_ports_survey(struct acl_policy *policy)
     policy->ports = calloc(policy->segment_count, sizeof(*policy->ports));
     if (policy->segments && policy->ports) {
         sweep_ports(steps, policy->segments);
-        merge_ports(policy);
+        policy->port_count = merge_ports(policy->segments, policy->segment_count, policy->ports);
     }
     free(steps);
-    return policy->segments && policy->ports ? 0 : -ENOMEM;
+    if (!policy->segments || !policy->ports)
+        return -ENOMEM;
+    return policy->allows_udp ? survey_udp(policy) : 0;
 }
 
 unsigned acl_policy_port_use(const struct acl_policy *policy, uint16_t port)
@@ -132,4 +172,10 @@ const struct acl_port_range *acl_policy_ports(const struct acl_policy *policy, s
 {
     *ret_count = policy->port_count;
     return policy->ports;
+}
+
+const struct acl_port_range *acl_policy_udp_ports(const struct acl_policy *policy, size_t *ret_count)
+{
+    *ret_count = policy->udp_port_count;
+    return policy->udp_ports;
 }

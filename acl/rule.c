@@ -167,8 +167,8 @@ static int refuse_scheme(const struct source *src, struct slice scheme)
     if (scheme.length == 0)
         return refuse(src, "the scheme is missing in front of \"://\"; write https://, http:// or tcp://");
     return refuse(src,
-                  "\"%.*s://\" is no scheme of a rule; write https://NAME:PORT, http://NAME:PORT or "
-                  "tcp://NAME:PORT",
+                  "\"%.*s://\" is no scheme of a rule; write https://NAME:PORT, http://NAME:PORT, "
+                  "tcp://NAME:PORT, udp://NAME:PORT or icmp://NAME",
                   SHOW(scheme));
 }
 
@@ -412,7 +412,8 @@ static int parse_address_rule(const struct source *src, enum acl_scheme scheme, 
                       "without scheme, [ADDR]:PORT for IPv6");
     if (rule->methods)
         return refuse(src, "methods go with http://NAME only; an address rule lets every request through");
-    rule->scheme = scheme == ACL_SCHEME_UDP || scheme == ACL_SCHEME_ICMP ? scheme : ACL_SCHEME_ADDRESS;
+    rule->scheme = scheme == ACL_SCHEME_WEB ? ACL_SCHEME_ADDRESS : scheme;
+    rule->by_address = true;
     if (t->host.length == 0 || slice_is(t->host, SLICE("*"))) {
         if (t->extra.length || t->bracketed)
             return refuse(src, "the address is missing; write ADDR/LEN:PORT, or :PORT for any address");
@@ -557,8 +558,6 @@ static int parse_name_rule(const struct source *src, enum acl_scheme scheme, con
                            struct acl_rule *rule)
 {
     rule->scheme = scheme;
-    if (scheme == ACL_SCHEME_ICMP && t->host.length)
-        return refuse(src, "ICMP is by address; write icmp://ADDR or icmp://ADDR/LEN");
     int r = parse_pattern(src, t->host, rule);
     if (r == 0)
         r = parse_request(src, t, rule);
@@ -569,6 +568,8 @@ static int parse_name_rule(const struct source *src, enum acl_scheme scheme, con
                       "a name with a port needs a scheme; write https://%.*s:PORT, http://%.*s:PORT or "
                       "tcp://%.*s:PORT",
                       SHOW(t->host), SHOW(t->host), SHOW(t->host));
+    if (t->has_ports && scheme == ACL_SCHEME_ICMP)
+        return refuse(src, "ICMP has no ports; write icmp://%.*s", SHOW(t->host));
     if (t->has_ports)
         return parse_ports(src, t->ports, rule);
     if (scheme == ACL_SCHEME_TCP || scheme == ACL_SCHEME_UDP)
@@ -598,21 +599,4 @@ int acl_rule_parse(const char *text, size_t length, bool deny, struct acl_rule *
     if (r == 0)
         *ret = rule;
     return r;
-}
-
-int acl_rule_enforceable(const struct acl_rule *rule, const char *text, size_t length, struct error *err)
-{
-    const struct source src = {.text = {text, length}, .err = err};
-    if (rule->scheme != ACL_SCHEME_UDP && rule->scheme != ACL_SCHEME_ICMP)
-        return 0;
-    const char *what = rule->scheme == ACL_SCHEME_UDP ? "UDP" : "ICMP";
-    if (rule->deny)
-        return refuse(&src, "%s is refused always, so there is nothing to deny; leave it out", what);
-    if (rule->scheme == ACL_SCHEME_UDP)
-        return refuse(
-            &src, "this version cannot let UDP through, so the rule would promise what is not kept; leave "
-                  "it out (DNS needs no rule), or write tcp:// if the service speaks TCP too");
-    return refuse(
-        &src, "this version cannot let ICMP through, so the rule would promise what is not kept; leave it "
-              "out");
 }

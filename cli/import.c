@@ -79,8 +79,7 @@ bool import_rule(struct import *in, struct import_list *to, unsigned line, const
     int n = vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     size_t length = n < 0 ? 0 : strlen(text);
-    if (acl_rule_parse(text, length, false, &rule, &err) < 0 ||
-        acl_rule_enforceable(&rule, text, length, &err) < 0) {
+    if (acl_rule_parse(text, length, false, &rule, &err) < 0) {
         import_note(in, line, "%s", err.text);
         return false;
     }

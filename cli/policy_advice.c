@@ -109,7 +109,13 @@ static void needed_rule(const struct question *q, const struct answer *answer, c
         snprintf(port, sizeof(port), ":%u", q->port);
     bool http = !strcmp(answer->protocol, "http"), tls = !strcmp(answer->protocol, "tls");
     enum acl_reason reason = answer->verdict.reason;
-    if (q->by_address)
+    if (q->ask == ASK_ICMP)
+        snprintf(ret, size, "icmp://%s", q->by_address ? addr_format(&q->address, address) : q->name);
+    else if (q->ask == ASK_UDP && q->by_address)
+        snprintf(ret, size, "udp://%s", addr_format_with_port(&q->address, address));
+    else if (q->ask == ASK_UDP)
+        snprintf(ret, size, "udp://%s:%u", q->name, q->port);
+    else if (q->by_address)
         snprintf(ret, size, "%s", addr_format_with_port(&q->address, address));
     else if (reason == ACL_METHOD_DENIED || (reason == ACL_PATH_DENIED && !answer->verdict.detail))
         snprintf(ret, size, "%s http://%s%s%.*s", q->method, q->name, port, (int)strcspn(q->target, "?#"),

@@ -26,6 +26,7 @@
 #define ANY_PATH "/sallyport-any-path"
 #define NETS_MAX 2000
 #define PORTS 65536
+#define USE_UDP 0x80 /* beside the bits of acl_policy_port_use() */
 
 static const char *const methods[] = {
     "GET",  "HEAD", "POST",   "PUT",      "DELETE", "PATCH",  "OPTIONS",   "TRACE", "COPY",
@@ -58,9 +59,19 @@ static bool survey_rule(const struct acl_rule_view *view, void *arg)
     if (acl_rule_parse(view->text, strlen(view->text), view->deny, &rule, NULL) < 0)
         return true;
     c->cuts[rule.port_low] = c->cuts[rule.port_high + 1] = true;
-    if (rule.scheme == ACL_SCHEME_ADDRESS && rule.net.base.family && c->net_count < NETS_MAX)
+    if (rule.by_address && rule.net.base.family && c->net_count < NETS_MAX)
         c->nets[c->net_count++] = rule.net;
     return true;
+}
+
+static uint8_t use_of_port(const struct acl_policy *policy, uint16_t port)
+{
+    size_t count;
+    const struct acl_port_range *udp = acl_policy_udp_ports(policy, &count);
+    unsigned use = acl_policy_port_use(policy, port);
+    for (size_t i = 0; i < count; i++)
+        use |= udp[i].low <= port && port <= udp[i].high ? USE_UDP : 0;
+    return (uint8_t)use;
 }
 
 static void survey_ports(struct comparison *c)
@@ -69,8 +80,8 @@ static void survey_ports(struct comparison *c)
     for (unsigned port = 1; port < PORTS; port++) {
         if (!c->cuts[port])
             continue;
-        c->uses[c->stretch_count] = (uint8_t)(acl_policy_port_use(c->before, (uint16_t)port) |
-                                              acl_policy_port_use(c->after, (uint16_t)port));
+        c->uses[c->stretch_count] =
+            use_of_port(c->before, (uint16_t)port) | use_of_port(c->after, (uint16_t)port);
         c->starts[c->stretch_count++] = port;
     }
     c->starts[c->stretch_count] = PORTS;
@@ -107,7 +118,7 @@ static struct acl_verdict judge(const struct acl_policy *policy, const struct fl
     if (flow->by_address) {
         struct addr a = flow->address;
         a.port = flow->port;
-        return acl_policy_judge_address(policy, &a);
+        return acl_policy_judge_address_for(policy, flow->protocol, &a);
     }
     if (flow->protocol != ACL_HTTP)
         return acl_policy_judge_name(policy, flow->protocol, flow->name, length, flow->port);
@@ -181,8 +192,15 @@ static void add_methods(struct words *w, unsigned bits, const struct report *r)
 
 static void add_stretch(struct words *w, const struct report *r, const struct stretch *s, unsigned bits)
 {
-    static const char *const names[] = {[ACL_TLS] = "TLS", [ACL_HTTP] = "HTTP", [ACL_TCP] = "any TCP"};
-    add_words(w, "%s%s on ", w->used ? ", " : "", names[r->flow->protocol]);
+    static const char *const names[] = {[ACL_TLS] = "TLS",
+                                        [ACL_HTTP] = "HTTP",
+                                        [ACL_TCP] = "any TCP",
+                                        [ACL_UDP] = "UDP",
+                                        [ACL_ICMP] = "ICMP echo"};
+    add_words(w, "%s%s", w->used ? ", " : "", names[r->flow->protocol]);
+    if (r->flow->protocol == ACL_ICMP)
+        return;
+    add_words(w, " on ");
     if (s->low == 1 && s->high == PORTS - 1)
         add_words(w, "every port");
     else if (s->low == s->high)
@@ -240,6 +258,13 @@ static struct stretch ask_port(struct report *r, unsigned port)
     return s;
 }
 
+static void ask_icmp(struct report *r)
+{
+    r->flow->protocol = ACL_ICMP;
+    struct stretch s = ask_port(r, 0);
+    flush_stretch(r, &s);
+}
+
 /* Every stretch of ports from low to high. */
 static void ask_ports(struct report *r, enum acl_protocol protocol, unsigned low, unsigned high)
 {
@@ -273,7 +298,10 @@ static void ask_every_use(struct report *r)
             ask_ports(r, ACL_HTTP, low, high);
         if (c->uses[i] & ACL_PORT_TCP_NAME)
             ask_ports(r, ACL_TCP, low, high);
+        if (c->uses[i] & USE_UDP)
+            ask_ports(r, ACL_UDP, low, high);
     }
+    ask_icmp(r);
 }
 
 static void tell(struct comparison *c, const char *subject, bool opens, const struct words *w)
@@ -322,6 +350,24 @@ static const char *sample_path(const char *pattern, size_t length, char *ret, si
     return ret;
 }
 
+/* What a rule with a scheme speaks of, and an address without one. */
+static void ask_rule(struct report *r, const struct acl_rule *rule)
+{
+    static const enum acl_protocol protocols[] = {[ACL_SCHEME_HTTPS] = ACL_TLS,
+                                                  [ACL_SCHEME_HTTP] = ACL_HTTP,
+                                                  [ACL_SCHEME_TCP] = ACL_TCP,
+                                                  [ACL_SCHEME_ADDRESS] = ACL_TCP,
+                                                  [ACL_SCHEME_UDP] = ACL_UDP};
+    bool every_protocol = rule->deny && rule->scheme == ACL_SCHEME_ADDRESS;
+    if (rule->scheme != ACL_SCHEME_ICMP)
+        ask_ports(r, protocols[rule->scheme], rule->port_low, rule->port_high);
+    if (every_protocol)
+        ask_ports(r, ACL_UDP, rule->port_low, rule->port_high);
+    if (rule->scheme == ACL_SCHEME_ICMP ||
+        (every_protocol && rule->port_low == 1 && rule->port_high == PORTS - 1))
+        ask_icmp(r);
+}
+
 static void compare_name(struct comparison *c, const struct acl_rule *rule, const char *text)
 {
     char subject[ACL_NAME_MAX + 3], path[ACL_PATH_MAX], pattern[ACL_PATH_MAX];
@@ -342,11 +388,7 @@ static void compare_name(struct comparison *c, const struct acl_rule *rule, cons
         if (rule->deny)
             ask_every_use(&r);
     } else {
-        ask_ports(&r,
-                  rule->scheme == ACL_SCHEME_HTTPS  ? ACL_TLS
-                  : rule->scheme == ACL_SCHEME_HTTP ? ACL_HTTP
-                                                    : ACL_TCP,
-                  rule->port_low, rule->port_high);
+        ask_rule(&r, rule);
     }
     tell(c, subject, true, &r.opens);
     tell(c, subject, false, &r.closes);
@@ -371,7 +413,7 @@ static bool compare_address(struct comparison *c, const struct acl_rule *rule, c
     struct flow flow = {.by_address = true, .address = *address};
     struct report r;
     report_init(&r, c, &flow, 1);
-    ask_ports(&r, ACL_TCP, rule->port_low, rule->port_high);
+    ask_rule(&r, rule);
     if (!whole && r.opens.used)
         add_words(&r.opens, " for a part of it");
     if (!whole && r.closes.used)
@@ -418,7 +460,7 @@ static bool compare_rule(const struct acl_rule_view *view, void *arg)
     struct acl_rule rule;
     if (acl_rule_parse(view->text, strlen(view->text), view->deny, &rule, NULL) < 0)
         return true;
-    if (rule.scheme != ACL_SCHEME_ADDRESS)
+    if (!rule.by_address)
         compare_name(c, &rule, view->text);
     else if (rule.net.base.family)
         compare_net(c, &rule);

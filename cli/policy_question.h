@@ -6,7 +6,7 @@
 
 #include "cli/policy_internal.h"
 
-enum ask { ASK_PORT, ASK_TLS, ASK_HTTP }; /* ASK_PORT: whatever the gateway expects on that port */
+enum ask { ASK_PORT, ASK_TLS, ASK_HTTP, ASK_UDP, ASK_ICMP }; /* ASK_PORT: whatever the gateway expects there */
 
 struct question {
     enum ask ask;
@@ -19,7 +19,7 @@ struct question {
 };
 
 struct answer {
-    const char *protocol; /* "tls", "http", "tcp" */
+    const char *protocol; /* "tls", "http", "tcp", "udp", "icmp" */
     struct acl_verdict verdict;
     const char *detail; /* NULL: the reason says it all */
 };

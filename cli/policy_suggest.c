@@ -2,7 +2,7 @@
  * `policy suggest`: the smallest clear policy under which what an audit log saw would pass.
  *
  * Each flow that was let through becomes the narrowest rule for it: https://NAME, http://NAME, both together
- * as NAME, other ports as tcp://NAME:PORT, and an address only where no name was seen. Where several siblings
+ * as NAME, other ports as tcp://NAME:PORT or udp://NAME:PORT, ping as icmp://NAME, and an address only where no name was seen. Where several siblings
  * were reached in the same way (3, or --siblings), one wildcard over their parent replaces them, unless the
  * parent is a public suffix: under such a name anyone can have one. What was denied is listed as a comment,
  * to be moved up by hand, or becomes rules with --denied.
@@ -27,7 +27,7 @@
 #define SEEN_MAX 200000 /* different rules and denials; a log of more is not a policy */
 
 /* WEB: only looked up, and refused; RULE: the host is a whole rule. */
-enum form { FORM_TLS, FORM_HTTP, FORM_TCP, FORM_WEB, FORM_RULE };
+enum form { FORM_TLS, FORM_HTTP, FORM_TCP, FORM_UDP, FORM_ICMP, FORM_WEB, FORM_RULE };
 
 /* How often, from when, to when. */
 struct tally {
@@ -170,8 +170,7 @@ static bool is_rule(const char *text)
 {
     struct acl_rule rule;
     size_t length = strlen(text);
-    return length < ACL_NAME_MAX && acl_rule_parse(text, length, false, &rule, NULL) == 0 &&
-           acl_rule_enforceable(&rule, text, length, NULL) == 0;
+    return length < ACL_NAME_MAX && acl_rule_parse(text, length, false, &rule, NULL) == 0;
 }
 
 static bool want_request(struct suggestion *s, const struct audit_record *r, const char *name)
@@ -187,21 +186,45 @@ static bool want_request(struct suggestion *s, const struct audit_record *r, con
     return true;
 }
 
+static bool is_transport(const struct audit_record *r, const char *name)
+{
+    return r->transport && !strcmp(r->transport, name);
+}
+
+static bool is_icmp(const struct audit_record *r)
+{
+    return is_transport(r, "icmp") || is_transport(r, "ipv6-icmp");
+}
+
+static enum form form_of(const struct audit_record *r)
+{
+    if (is_icmp(r))
+        return FORM_ICMP;
+    if (is_transport(r, "udp"))
+        return FORM_UDP;
+    return !r->protocol                   ? FORM_TCP
+           : !strcmp(r->protocol, "tls")  ? FORM_TLS
+           : !strcmp(r->protocol, "http") ? FORM_HTTP
+                                          : FORM_TCP;
+}
+
 /* A flow that should pass: the narrowest rule for it. */
 static void want(struct suggestion *s, const struct audit_record *r)
 {
-    char name[ACL_NAME_MAX + 1], address[ADDR_TEXT_MAX];
+    char name[ACL_NAME_MAX + 1], address[ADDR_TEXT_MAX], rule[ADDR_TEXT_MAX + 8];
+    bool has_ports = !is_icmp(r);
     if (r->binding && !strcmp(r->binding, "address") && r->rule && is_rule(r->rule)) {
         note_seen(s, FORM_RULE, r->rule, 0, r->time);
-    } else if (r->port && name_of(r->domain, name) && name_counts(r)) {
-        enum form form = !r->protocol                   ? FORM_TCP
-                         : !strcmp(r->protocol, "tls")  ? FORM_TLS
-                         : !strcmp(r->protocol, "http") ? FORM_HTTP
-                                                        : FORM_TCP;
+    } else if ((r->port || !has_ports) && name_of(r->domain, name) && name_counts(r)) {
         if (!want_request(s, r, name))
-            note_seen(s, form, name, r->port, r->time);
-    } else if (r->port && address_of(r, address, sizeof(address))) {
-        note_seen(s, FORM_RULE, address, 0, r->time);
+            note_seen(s, form_of(r), name, has_ports ? r->port : 0, r->time);
+    } else if ((r->port || !has_ports) && address_of(r, address, sizeof(address))) {
+        snprintf(rule, sizeof(rule), "%s%s",
+                 !has_ports                ? "icmp://"
+                 : is_transport(r, "udp") ? "udp://"
+                                           : "",
+                 address);
+        note_seen(s, FORM_RULE, rule, 0, r->time);
     } else {
         s->unusable++;
     }
@@ -213,7 +236,7 @@ static bool rule_would_help(const struct audit_record *r)
     static const char *const reasons[] = {"no_rule",         "port_denied",  "no_sni",         "not_tls",
                                           "ip_literal",      "host_missing", "method_denied",  "path_denied",
                                           "http2_cleartext", "ech_denied",   "malformed_http", NULL};
-    return is_one_of(r->reason, reasons) && r->transport && !strcmp(r->transport, "tcp");
+    return is_one_of(r->reason, reasons) && (is_transport(r, "tcp") || is_transport(r, "udp") || is_icmp(r));
 }
 
 static void deny(struct suggestion *s, const struct audit_record *r)
@@ -226,8 +249,11 @@ static void deny(struct suggestion *s, const struct audit_record *r)
         snprintf(subject, sizeof(subject), plain ? "%s" : "%s:%u", name, r->port);
         note_denial(s, subject, r->reason, r->time);
     } else if (address_of(r, address, sizeof(address))) {
-        bool udp = r->transport && !strcmp(r->transport, "udp");
-        snprintf(subject, sizeof(subject), "%s%s", udp ? "udp " : "", address);
+        snprintf(subject, sizeof(subject), "%s%s",
+                 is_transport(r, "udp") ? "udp "
+                 : is_icmp(r)           ? "icmp "
+                                        : "",
+                 address);
         note_denial(s, subject, r->reason, r->time);
     } else {
         s->unusable++;
@@ -305,10 +331,12 @@ static void propose_seen(struct suggestion *s, struct seen *seen)
     static const char *const prefixes[] = {[FORM_TLS] = "https://",
                                            [FORM_HTTP] = "http://",
                                            [FORM_TCP] = "tcp://",
+                                           [FORM_UDP] = "udp://",
+                                           [FORM_ICMP] = "icmp://",
                                            [FORM_WEB] = "",
                                            [FORM_RULE] = ""};
     static const uint16_t usual[] = {
-        [FORM_TLS] = 443, [FORM_HTTP] = 80, [FORM_TCP] = 0, [FORM_WEB] = 0, [FORM_RULE] = 0};
+        [FORM_TLS] = 443, [FORM_HTTP] = 80, [FORM_RULE] = 0};
     struct seen *twin = plain_twin(s, seen);
     struct tally tally = seen->tally;
     char suffix[8] = "";

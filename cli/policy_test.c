@@ -23,7 +23,11 @@ static bool take_scheme(const char **text, enum ask *ret_ask, uint16_t *ret_port
         const char *prefix;
         enum ask ask;
         uint16_t port;
-    } schemes[] = {{"https://", ASK_TLS, 443}, {"http://", ASK_HTTP, 80}, {"tcp://", ASK_PORT, 0}};
+    } schemes[] = {{"https://", ASK_TLS, 443},
+                   {"http://", ASK_HTTP, 80},
+                   {"tcp://", ASK_PORT, 0},
+                   {"udp://", ASK_UDP, 0},
+                   {"icmp://", ASK_ICMP, 0}};
     for (size_t i = 0; i < sizeof(schemes) / sizeof(*schemes); i++) {
         size_t length = strlen(schemes[i].prefix);
         if (strncasecmp(*text, schemes[i].prefix, length))
@@ -68,7 +72,7 @@ static const char *read_question(const char *text, struct question *ret)
     const char *host;
     size_t length;
     if (!take_scheme(&text, &q.ask, &q.port))
-        return "write https://, http:// or tcp:// in front of the host, or no scheme";
+        return "write https://, http://, tcp://, udp:// or icmp:// in front of the host, or no scheme";
     size_t authority = strcspn(text, "/?#");
     if (text[authority] == '/')
         q.target = text + authority;
@@ -76,7 +80,11 @@ static const char *read_question(const char *text, struct question *ret)
         return "leave out what stands before the @";
     if (!split_host(text, authority, &host, &length, &q.port))
         return "the port has to be a number from 1 to 65535";
-    if (q.port == 0)
+    if (q.ask == ASK_ICMP && q.port)
+        return "ICMP has no ports: write icmp://HOST";
+    if (q.port == 0 && q.ask == ASK_UDP)
+        return "udp:// needs a port: write udp://HOST:PORT";
+    if (q.port == 0 && q.ask == ASK_PORT)
         return "tcp:// needs a port: write tcp://HOST:PORT";
     if (addr_parse(host, length, &q.address)) {
         q.by_address = true;
@@ -153,6 +161,35 @@ static struct answer answer_name(const struct acl_policy *policy, const struct q
     return best;
 }
 
+/* Private ranges are open where a rule for that protocol, or the configuration, names them. */
+static bool is_guarded(const struct config_snapshot *snapshot, const struct acl_policy *policy,
+                       enum acl_protocol protocol, const struct addr *address)
+{
+    enum acl_guard_class guard = acl_guard_classify(address);
+    return guard == ACL_GUARD_NEVER ||
+           (guard == ACL_GUARD_PRIVATE && !acl_policy_names_network_for(policy, protocol, address) &&
+            !config_destination_allowed(snapshot, address));
+}
+
+/* UDP, or an echo request: nothing in it shows a name, which comes from the binding. */
+static struct answer answer_packet(const struct config_snapshot *snapshot, const struct acl_policy *policy,
+                                   const struct question *q)
+{
+    enum acl_protocol protocol = q->ask == ASK_UDP ? ACL_UDP : ACL_ICMP;
+    struct answer answer = {.protocol = q->ask == ASK_UDP ? "udp" : "icmp"};
+    if (q->ask == ASK_UDP && q->port == 53)
+        return (struct answer){"udp", refused(ACL_PORT_DENIED),
+                               "the gateway answers port 53 itself, as DNS"};
+    answer.verdict = q->by_address
+                         ? acl_policy_judge_address_for(policy, protocol, &q->address)
+                         : acl_policy_judge_name(policy, protocol, q->name, q->name_length, q->port);
+    if (q->by_address && answer.verdict.allowed && is_guarded(snapshot, policy, protocol, &q->address)) {
+        answer.verdict = refused(ACL_DESTINATION_GUARDED);
+        answer.detail = acl_guard_range_name(&q->address);
+    }
+    return answer;
+}
+
 /* A flow to an address shows no name. */
 static struct answer answer_address(const struct config_snapshot *snapshot, const struct acl_policy *policy,
                                     const struct question *q, unsigned use)
@@ -168,10 +205,7 @@ static struct answer answer_address(const struct config_snapshot *snapshot, cons
     }
     if (!answer.verdict.allowed)
         return answer;
-    enum acl_guard_class guard = acl_guard_classify(&q->address);
-    if (guard == ACL_GUARD_NEVER ||
-        (guard == ACL_GUARD_PRIVATE && !acl_policy_names_network(policy, &q->address) &&
-         !config_destination_allowed(snapshot, &q->address))) {
+    if (is_guarded(snapshot, policy, ACL_TCP, &q->address)) {
         answer.verdict = refused(ACL_DESTINATION_GUARDED);
         answer.detail = acl_guard_range_name(&q->address);
     }
@@ -181,6 +215,8 @@ static struct answer answer_address(const struct config_snapshot *snapshot, cons
 struct answer answer_question(const struct config_snapshot *snapshot, const struct acl_policy *policy,
                               const struct question *q)
 {
+    if (q->ask == ASK_UDP || q->ask == ASK_ICMP)
+        return answer_packet(snapshot, policy, q);
     unsigned use = acl_policy_port_use(policy, q->port);
     if (!use)
         return (struct answer){"tcp", refused(ACL_PORT_DENIED), NULL};
@@ -217,9 +253,11 @@ static const char *target_text(const struct question *q, char *text, size_t size
 {
     if (q->by_address) {
         char address[ADDR_TEXT_MAX];
-        snprintf(text, size, "%s", addr_format_with_port(&q->address, address));
+        snprintf(text, size, "%s",
+                 q->ask == ASK_ICMP ? addr_format(&q->address, address)
+                                    : addr_format_with_port(&q->address, address));
     } else {
-        snprintf(text, size, "%s:%u", q->name, q->port);
+        snprintf(text, size, q->ask == ASK_ICMP ? "%s" : "%s:%u", q->name, q->port);
     }
     return text;
 }

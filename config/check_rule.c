@@ -64,8 +64,7 @@ bool check_rule(struct load *load, const char *file, struct mark mark, const cha
         report_non_ascii(load, file, mark, text, length);
         return false;
     }
-    if (acl_rule_parse(text, length, deny, &rule, &err) < 0 ||
-        acl_rule_enforceable(&rule, text, length, &err) < 0) {
+    if (acl_rule_parse(text, length, deny, &rule, &err) < 0) {
         report_in(load, file, mark, "%s", err.text);
         return false;
     }

@@ -136,12 +136,27 @@ static bool requests_covered(const struct written *wide, const struct written *n
                                                                   narrow->text + n->path_at, n->path_length));
 }
 
+/* The scheme, with an address that has none taken for what it allows. */
+static enum acl_scheme scheme_of(const struct acl_rule *rule)
+{
+    return rule->scheme == ACL_SCHEME_ADDRESS ? ACL_SCHEME_TCP : rule->scheme;
+}
+
+/* Does the deny rule speak of all protocols and ports that the allow rule does? By address. */
+static bool protocol_denied(const struct acl_rule *deny, const struct acl_rule *allow)
+{
+    if (deny->scheme == ACL_SCHEME_ADDRESS && allow->scheme == ACL_SCHEME_ICMP)
+        return deny->port_low == 1 && deny->port_high == 65535;
+    return (deny->scheme == ACL_SCHEME_ADDRESS || deny->scheme == scheme_of(allow)) &&
+           ports_covered(deny, allow);
+}
+
 static bool denied_whole(const struct written *deny, const struct written *allow)
 {
     const struct acl_rule *d = &deny->rule, *a = &allow->rule;
-    if (a->scheme == ACL_SCHEME_ADDRESS)
-        return d->scheme == ACL_SCHEME_ADDRESS && nets_covered(&d->net, &a->net) && ports_covered(d, a);
-    if (d->scheme == ACL_SCHEME_ADDRESS || !names_covered(d, a))
+    if (a->by_address)
+        return d->by_address && nets_covered(&d->net, &a->net) && protocol_denied(d, a);
+    if (d->by_address || !names_covered(d, a))
         return false;
     return d->scheme == ACL_SCHEME_WEB ||
            (d->scheme == a->scheme && ports_covered(d, a) && requests_covered(deny, allow));
@@ -156,10 +171,10 @@ static bool names_network(const struct acl_rule *rule)
 static bool allowed_whole(const struct written *wide, const struct written *narrow)
 {
     const struct acl_rule *w = &wide->rule, *n = &narrow->rule;
-    if (n->scheme == ACL_SCHEME_ADDRESS)
-        return w->scheme == ACL_SCHEME_ADDRESS && nets_covered(&w->net, &n->net) && ports_covered(w, n) &&
-               (names_network(w) || !names_network(n));
-    if (w->scheme == ACL_SCHEME_ADDRESS || !names_covered(w, n))
+    if (n->by_address)
+        return w->by_address && scheme_of(w) == scheme_of(n) && nets_covered(&w->net, &n->net) &&
+               ports_covered(w, n) && (names_network(w) || !names_network(n));
+    if (w->by_address || !names_covered(w, n))
         return false;
     if (w->scheme == ACL_SCHEME_WEB)
         return n->scheme == ACL_SCHEME_WEB ||
@@ -175,13 +190,15 @@ static struct acl_verdict judge_sample(const struct acl_policy *policy, const st
                                                   [ACL_SCHEME_HTTPS] = ACL_TLS,
                                                   [ACL_SCHEME_HTTP] = ACL_HTTP,
                                                   [ACL_SCHEME_TCP] = ACL_TCP,
-                                                  [ACL_SCHEME_ADDRESS] = ACL_TCP};
+                                                  [ACL_SCHEME_ADDRESS] = ACL_TCP,
+                                                  [ACL_SCHEME_UDP] = ACL_UDP,
+                                                  [ACL_SCHEME_ICMP] = ACL_ICMP};
     const struct acl_rule *allow = &written->rule;
     char name[sizeof(ANY_LABEL) + 1 + ACL_NAME_MAX], method[16] = "GET";
-    if (allow->scheme == ACL_SCHEME_ADDRESS) {
+    if (allow->by_address) {
         struct addr sample = allow->net.base;
         sample.port = allow->port_low;
-        return acl_policy_judge_address(policy, &sample);
+        return acl_policy_judge_address_for(policy, protocols[allow->scheme], &sample);
     }
     strcpy(name, allow->wildcard ? ANY_LABEL : "");
     if (allow->wildcard && allow->name[0])
@@ -211,7 +228,7 @@ static const char *origin_text(struct load *load, const struct acl_origin *origi
 static bool warn_denied(struct load *load, const struct acl_policy *policy, const struct written *w)
 {
     struct written deny = {0};
-    if (w->rule.scheme == ACL_SCHEME_ADDRESS && w->rule.net.base.family == AF_UNSPEC)
+    if (w->rule.by_address && w->rule.net.base.family == AF_UNSPEC)
         return false;
     struct acl_verdict verdict = judge_sample(policy, w);
     deny.text = verdict.rule.text;
@@ -240,7 +257,7 @@ static const char *unreachable(const struct acl_rule *rule)
 {
     if (rule->port_low == 53 && rule->port_high == 53)
         return "the gateway answers port 53 itself; name other servers under gateway: resolvers";
-    if (rule->scheme != ACL_SCHEME_ADDRESS || rule->net.base.family == AF_UNSPEC)
+    if (!rule->by_address || rule->net.base.family == AF_UNSPEC)
         return NULL;
     struct addr last = last_address(&rule->net);
     if (acl_guard_classify(&rule->net.base) == ACL_GUARD_NEVER &&
@@ -305,7 +322,7 @@ static void warn_suffixes_of_file(struct load *load, const struct names_file *fi
 static int compare_effective(const void *left, const void *right)
 {
     const struct written *a = left, *b = right;
-    bool a_named = a->rule.scheme != ACL_SCHEME_ADDRESS, b_named = b->rule.scheme != ACL_SCHEME_ADDRESS;
+    bool a_named = !a->rule.by_address, b_named = !b->rule.by_address;
     if (a_named != b_named)
         return a_named ? -1 : 1;
     return strcmp(a->rule.name, b->rule.name);
@@ -323,7 +340,7 @@ static bool collect_effective(const struct acl_rule_view *view, void *arg)
         return false;
     *w = (struct written){.text = view->text, .origin = view->origin};
     all->count += acl_rule_parse(view->text, strlen(view->text), false, &w->rule, NULL) == 0;
-    all->named += w->rule.scheme != ACL_SCHEME_ADDRESS;
+    all->named += !w->rule.by_address;
     return true;
 }
 
@@ -401,7 +418,7 @@ static const struct written *find_wider_name(const struct load *load, const stru
 
 static bool warn_shadowed(struct load *load, const struct effective *all, const struct written *w)
 {
-    const struct written *wide = w->rule.scheme == ACL_SCHEME_ADDRESS
+    const struct written *wide = w->rule.by_address
                                      ? find_wider(load, all, all->named, all->count, NULL, w)
                                      : find_wider_name(load, all, w);
     if (!wide)

@@ -189,7 +189,7 @@ static const char *contradiction(const struct rule_map *map)
 {
     bool limited = map->methods || map->paths;
     if (map->name && map->ports && !limited && (map->protocol < 0 || map->protocol == WEB))
-        return "ports need a protocol: write protocol: https, http or tcp";
+        return "ports need a protocol: write protocol: https, http, tcp or udp";
     if (limited && map->network)
         return "methods and paths need a name: an address rule lets every request through";
     if (limited && map->protocol >= 0 && map->protocol != HTTP)
@@ -197,7 +197,9 @@ static const char *contradiction(const struct rule_map *map)
                    ? "inside TLS nobody sees methods and paths: remove them, or write protocol: http"
                    : "methods and paths are seen in plain HTTP only: write protocol: http";
     if (map->network && (map->protocol == HTTP || map->protocol == HTTPS || map->protocol == WEB))
-        return "a network has no names in it: remove the protocol, or write tcp";
+        return "a network has no names in it: remove the protocol, or write tcp, udp or icmp";
+    if (map->network && !strcmp(map->network, "*") && (map->protocol == UDP || map->protocol == ICMP))
+        return "with udp and icmp write every address as a network of each family: 0.0.0.0/0 and \"::/0\"";
     return NULL;
 }
 

@@ -53,7 +53,8 @@ static void check_rule(const uint8_t *data, size_t size, bool deny)
         CHECK(!acl_path_normalise((const char *)data + rule.path_at, rule.path_length, path, &length));
         CHECK(length == rule.path_length && !memcmp(path, data + rule.path_at, length));
     }
-    if (rule.scheme == ACL_SCHEME_ADDRESS || rule.net.base.family) {
+    CHECK(rule.by_address || (rule.scheme != ACL_SCHEME_ADDRESS && !rule.net.base.family));
+    if (rule.by_address) {
         CHECK(!rule.name[0] && !rule.wildcard);
     } else {
         char name[ACL_NAME_MAX + 1];

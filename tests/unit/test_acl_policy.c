@@ -325,6 +325,120 @@ static void only_named_networks_open_the_guard(void **state)
     }
 }
 
+static void udp_and_icmp_have_their_own_rules(void **state)
+{
+    (void)state;
+    static const struct question questions[] = {
+        {"udp://a.test:123", ACL_UDP, "a.test", 123, ACL_RULE_ALLOW, "udp://a.test:123"},
+        {"udp://a.test:123", ACL_UDP, "a.test", 124, ACL_NO_RULE, NULL},
+        {"udp://a.test:123", ACL_TCP, "a.test", 123, ACL_NO_RULE, NULL},
+        {"udp://a.test:443", ACL_TLS, "a.test", 443, ACL_NO_RULE, NULL},
+        {"udp://a.test:123", ACL_ICMP, "a.test", 0, ACL_NO_RULE, NULL},
+        {"udp://*.test:100-200", ACL_UDP, "b.a.test", 200, ACL_RULE_ALLOW, "udp://*.test:100-200"},
+        {"udp://*:123", ACL_UDP, "a.test", 123, ACL_RULE_ALLOW, "udp://*:123"},
+        {"a.test * tcp://*:* https://a.test http://a.test icmp://*", ACL_UDP, "a.test", 443, ACL_NO_RULE,
+         NULL},
+        {"icmp://a.test", ACL_ICMP, "a.test", 0, ACL_RULE_ALLOW, "icmp://a.test"},
+        {"icmp://*", ACL_ICMP, "a.test", 0, ACL_RULE_ALLOW, "icmp://*"},
+        {"a.test * tcp://*:* udp://*:*", ACL_ICMP, "a.test", 0, ACL_NO_RULE, NULL},
+        /* a deny rule without scheme is for every protocol, one with a scheme for that alone */
+        {"udp://*:123 -a.test", ACL_UDP, "a.test", 123, ACL_RULE_DENY, "a.test"},
+        {"icmp://* -*.test", ACL_ICMP, "a.test", 0, ACL_RULE_DENY, "*.test"},
+        {"udp://a.test:* -udp://a.test:443", ACL_UDP, "a.test", 443, ACL_RULE_DENY, "udp://a.test:443"},
+        {"udp://a.test:* -udp://a.test:443", ACL_UDP, "a.test", 444, ACL_RULE_ALLOW, "udp://a.test:*"},
+        {"udp://a.test:* -tcp://a.test:* -icmp://a.test", ACL_UDP, "a.test", 443, ACL_RULE_ALLOW,
+         "udp://a.test:*"},
+        {"* -udp://a.test:443 -icmp://a.test", ACL_TLS, "a.test", 443, ACL_RULE_ALLOW, "*"},
+    };
+    ASK(questions);
+    static const struct {
+        const char *rules, *address;
+        enum acl_protocol protocol;
+        enum acl_reason reason;
+        const char *rule;
+    } cases[] = {
+        {"udp://10.0.0.0/8:123", "10.1.1.1:123", ACL_UDP, ACL_RULE_ALLOW, "udp://10.0.0.0/8:123"},
+        {"udp://10.0.0.0/8:123", "[::ffff:10.1.1.1]:123", ACL_UDP, ACL_RULE_ALLOW, "udp://10.0.0.0/8:123"},
+        {"udp://10.0.0.0/8:123", "10.1.1.1:124", ACL_UDP, ACL_NO_RULE, NULL},
+        {"udp://10.0.0.0/8:123", "10.1.1.1:123", ACL_TCP, ACL_NO_RULE, NULL},
+        {"udp://10.0.0.0/8:123", "10.1.1.1", ACL_ICMP, ACL_NO_RULE, NULL},
+        {"10.0.0.0/8 *:* tcp://10.0.0.0/8:* icmp://10.0.0.0/8", "10.1.1.1:123", ACL_UDP, ACL_NO_RULE, NULL},
+        {"icmp://10.0.0.0/8", "10.1.1.1", ACL_ICMP, ACL_RULE_ALLOW, "icmp://10.0.0.0/8"},
+        {"icmp://10.0.0.0/8", "10.1.1.1:123", ACL_TCP, ACL_NO_RULE, NULL},
+        {"icmp://2001:db8::/32", "2001:db8::1", ACL_ICMP, ACL_RULE_ALLOW, "icmp://2001:db8::/32"},
+        {"10.0.0.0/8 *:* udp://10.0.0.0/8:*", "10.1.1.1", ACL_ICMP, ACL_NO_RULE, NULL},
+        {"icmp://10.0.0.0/8 -icmp://10.1.0.0/16", "10.1.1.1", ACL_ICMP, ACL_RULE_DENY, "icmp://10.1.0.0/16"},
+        /* denied without scheme: whatever goes there, but ICMP has no ports to be named by */
+        {"udp://10.0.0.0/8:* -10.1.0.0/16", "10.1.1.1:9", ACL_UDP, ACL_RULE_DENY, "10.1.0.0/16"},
+        {"udp://10.0.0.0/8:* -:9", "10.1.1.1:9", ACL_UDP, ACL_RULE_DENY, ":9"},
+        {"udp://10.0.0.0/8:* -tcp://10.1.0.0/16:9", "10.1.1.1:9", ACL_UDP, ACL_RULE_ALLOW,
+         "udp://10.0.0.0/8:*"},
+        {"10.0.0.0/8 -udp://10.1.0.0/16:9", "10.1.1.1:9", ACL_TCP, ACL_RULE_ALLOW, "10.0.0.0/8"},
+        {"10.0.0.0/8 -tcp://10.1.0.0/16:9", "10.1.1.1:9", ACL_TCP, ACL_RULE_DENY, "tcp://10.1.0.0/16:9"},
+        {"icmp://10.0.0.0/8 -10.1.0.0/16", "10.1.1.1", ACL_ICMP, ACL_RULE_DENY, "10.1.0.0/16"},
+        {"icmp://10.0.0.0/8 -10.1.0.0/16:9", "10.1.1.1", ACL_ICMP, ACL_RULE_ALLOW, "icmp://10.0.0.0/8"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct acl_policy *policy = policy_of(cases[i].rules);
+        struct addr a = address(cases[i].address);
+        struct acl_verdict v = acl_policy_judge_address_for(policy, cases[i].protocol, &a);
+        check_verdict(cases[i].rules, &v, cases[i].reason, cases[i].rule);
+        acl_policy_destroy(policy);
+    }
+}
+
+static void networks_are_named_for_a_protocol(void **state)
+{
+    (void)state;
+    struct acl_policy *policy = policy_of("udp://10.1.1.1:123 icmp://10.2.0.0/16 10.3.0.0/16:22 udp://0.0.0.0/0:9");
+    struct addr udp = address("10.1.1.1:123"), icmp = address("10.2.1.1"), tcp = address("10.3.1.1:22"),
+                none = address("10.4.1.1:9");
+    assert_true(acl_policy_names_network_for(policy, ACL_UDP, &udp));
+    assert_false(acl_policy_names_network_for(policy, ACL_TCP, &udp));
+    assert_false(acl_policy_names_network(policy, &udp));
+    assert_true(acl_policy_names_network_for(policy, ACL_ICMP, &icmp));
+    assert_false(acl_policy_names_network_for(policy, ACL_UDP, &icmp));
+    assert_true(acl_policy_names_network_for(policy, ACL_TCP, &tcp));
+    assert_false(acl_policy_names_network_for(policy, ACL_UDP, &tcp));
+    assert_false(acl_policy_names_network_for(policy, ACL_UDP, &none));
+    udp.port = tcp.port = 0; /* what DNS asks: may the address be told at all? */
+    assert_true(acl_policy_names_network(policy, &udp));
+    assert_true(acl_policy_names_network(policy, &icmp));
+    assert_true(acl_policy_names_network(policy, &tcp));
+    acl_policy_destroy(policy);
+}
+
+static bool gather_packet_rule(const struct acl_rule *rule, const char *text, void *arg)
+{
+    char *all = arg;
+    sprintf(all + strlen(all), "%s%s ", rule->deny ? "-" : "", text);
+    return true;
+}
+
+static void rules_for_packets_are_listed(void **state)
+{
+    (void)state;
+    struct acl_policy *policy = policy_of("a.test udp://a.test:123 -b.test 10.0.0.0/8 -10.1.0.0/16 "
+                                          "-tcp://10.2.0.0/16:1 udp://10.0.0.0/8:5-7 icmp://c.test -udp://*:6");
+    char all[400] = "";
+    acl_policy_each_packet_rule(policy, gather_packet_rule, all);
+    assert_string_equal(all, "udp://a.test:123 -10.1.0.0/16 udp://10.0.0.0/8:5-7 icmp://c.test -udp://*:6 ");
+    assert_true(acl_policy_allows_icmp(policy));
+    size_t count;
+    const struct acl_port_range *ports = acl_policy_udp_ports(policy, &count);
+    assert_int_equal(count, 2);
+    assert_true(ports[0].low == 5 && ports[0].high == 7 && ports[1].low == 123 && ports[1].high == 123);
+    acl_policy_ports(policy, &count);
+    assert_int_equal(count, 1); /* 1-65535, of 10.0.0.0/8: what UDP rules name is not among TCP's */
+    acl_policy_destroy(policy);
+    policy = policy_of("a.test -udp://a.test:9 -icmp://a.test");
+    acl_policy_udp_ports(policy, &count);
+    assert_int_equal(count, 0);
+    assert_false(acl_policy_allows_icmp(policy));
+    assert_false(acl_policy_denies_names(policy)); /* for TCP */
+    acl_policy_destroy(policy);
+}
+
 static void ports_are_merged(void **state)
 {
     (void)state;
@@ -632,6 +746,9 @@ int main(void)
         cmocka_unit_test(dns_follows_the_names),
         cmocka_unit_test(addresses_match_networks),
         cmocka_unit_test(only_named_networks_open_the_guard),
+        cmocka_unit_test(udp_and_icmp_have_their_own_rules),
+        cmocka_unit_test(networks_are_named_for_a_protocol),
+        cmocka_unit_test(rules_for_packets_are_listed),
         cmocka_unit_test(ports_are_merged),
         cmocka_unit_test(every_port_has_its_use),
         cmocka_unit_test(rules_are_listed_as_written),

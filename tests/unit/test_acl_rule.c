@@ -104,7 +104,9 @@ static void networks_are_rules(void **state)
         char text[ADDR_TEXT_MAX];
         if (parse(cases[i].text, strlen(cases[i].text), false, &rule, &err) != 0)
             fail_msg("%s", err.text);
-        assert_int_equal(rule.scheme, ACL_SCHEME_ADDRESS);
+        assert_int_equal(rule.scheme,
+                         strstr(cases[i].text, "tcp://") ? ACL_SCHEME_TCP : ACL_SCHEME_ADDRESS);
+        assert_true(rule.by_address);
         if (cases[i].net)
             assert_string_equal(cidr_format(&rule.net, text), cases[i].net);
         else
@@ -151,33 +153,40 @@ static void requests_are_limited_by_method_and_path(void **state)
     }
 }
 
-static void what_cannot_be_enforced_is_read_and_refused(void **state)
+static void packets_have_rules_by_name_and_by_address(void **state)
 {
     (void)state;
     static const struct {
         const char *text;
         enum acl_scheme scheme;
-        bool deny;
-        const char *says;
+        const char *name, *net; /* net NULL: by name */
+        unsigned low, high;
     } cases[] = {
-        {"udp://ntp.example.com:123", ACL_SCHEME_UDP, false, "cannot let UDP through"},
-        {"udp://*.example.com:1-65535", ACL_SCHEME_UDP, false, "cannot let UDP through"},
-        {"udp://10.0.0.0/8:53", ACL_SCHEME_UDP, false, "cannot let UDP through"},
-        {"udp://[2001:db8::]/32:*", ACL_SCHEME_UDP, true, "UDP is refused always"},
-        {"icmp://192.0.2.1", ACL_SCHEME_ICMP, false, "cannot let ICMP through"},
-        {"icmp://2001:db8::/32", ACL_SCHEME_ICMP, false, "cannot let ICMP through"},
-        {"icmp://192.0.2.0/24", ACL_SCHEME_ICMP, true, "ICMP is refused always"},
+        {"udp://ntp.example.com:123", ACL_SCHEME_UDP, "ntp.example.com", NULL, 123, 123},
+        {"UDP://*.Example.com:1-65535", ACL_SCHEME_UDP, "example.com", NULL, 1, 65535},
+        {"udp://*:443", ACL_SCHEME_UDP, "", NULL, 443, 443},
+        {"udp://10.0.0.0/8:53", ACL_SCHEME_UDP, "", "10.0.0.0/8", 53, 53},
+        {"udp://[2001:db8::]/32:*", ACL_SCHEME_UDP, "", "2001:db8::/32", 1, 65535},
+        {"udp://0.0.0.0/0:123", ACL_SCHEME_UDP, "", "0.0.0.0/0", 123, 123},
+        {"icmp://192.0.2.1", ACL_SCHEME_ICMP, "", "192.0.2.1/32", 0, 0},
+        {"icmp://2001:db8::/32", ACL_SCHEME_ICMP, "", "2001:db8::/32", 0, 0},
+        {"icmp://[2001:db8::1]", ACL_SCHEME_ICMP, "", "2001:db8::1/128", 0, 0},
+        {"icmp://host.example.com", ACL_SCHEME_ICMP, "host.example.com", NULL, 0, 0},
+        {"icmp://*.example.com", ACL_SCHEME_ICMP, "example.com", NULL, 0, 0},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         struct acl_rule rule;
         struct error err = {0};
-        size_t length = strlen(cases[i].text);
-        if (parse(cases[i].text, length, cases[i].deny, &rule, &err) != 0)
+        char text[ADDR_TEXT_MAX];
+        if (parse(cases[i].text, strlen(cases[i].text), i % 2, &rule, &err) != 0)
             fail_msg("%s", err.text);
         assert_int_equal(rule.scheme, cases[i].scheme);
-        assert_int_equal(acl_rule_enforceable(&rule, cases[i].text, length, &err), -EINVAL);
-        if (!strstr(err.text, cases[i].says))
-            fail_msg("\"%s\" says: %s", cases[i].text, err.text);
+        assert_int_equal(rule.by_address, cases[i].net != NULL);
+        assert_string_equal(rule.name, cases[i].name);
+        if (cases[i].net)
+            assert_string_equal(cidr_format(&rule.net, text), cases[i].net);
+        assert_int_equal(rule.port_low, cases[i].low);
+        assert_int_equal(rule.port_high, cases[i].high);
     }
 }
 
@@ -205,7 +214,13 @@ static void mistakes_are_told_what_to_write(void **state)
         {"GET 10.0.0.0/8", "methods go with http://NAME only"},
         {"udp://ntp.example.com", "udp:// needs a port; write udp://ntp.example.com:PORT"},
         {"udp://192.0.2.1", "udp:// needs a port; write udp://ADDR:PORT"},
-        {"icmp://example.com", "ICMP is by address"},
+        {"icmp://example.com:7", "ICMP has no ports; write icmp://example.com"},
+        {"icmp://", "the name is missing"},
+        {"icmp://example.com/x", "only http:// rules have a path"},
+        {"udp://:123", "the name is missing"},
+        {"udp://ntp.example.com:0", "\"0\" is not a port"},
+        {"udp://10.0.0.1/8:123", "it has bits behind the prefix"},
+        {"udp://2001:db8::/32:123", "an IPv6 network with a port needs brackets"},
         {"icmp://192.0.2.1:80", "ICMP has no ports; write icmp://192.0.2.1"},
         /* methods and paths */
         {"CONNECT http://example.com", "the gateway is no forward proxy"},
@@ -375,7 +390,7 @@ int main(void)
         cmocka_unit_test(names_are_rules),
         cmocka_unit_test(networks_are_rules),
         cmocka_unit_test(requests_are_limited_by_method_and_path),
-        cmocka_unit_test(what_cannot_be_enforced_is_read_and_refused),
+        cmocka_unit_test(packets_have_rules_by_name_and_by_address),
         cmocka_unit_test(mistakes_are_told_what_to_write),
         cmocka_unit_test(long_rules_are_refused_in_few_words),
         cmocka_unit_test(the_longest_wildcard_leaves_room_for_a_label),

@@ -254,6 +254,52 @@ static void each_answer_says_what_would_change_it(void **state)
     }
 }
 
+static void packets_are_asked_about_by_scheme(void **state)
+{
+    (void)state;
+    static const struct expectation cases[] = {
+        {{"test", "--allow", "udp://ntp.example.com:123", "udp://ntp.example.com:123"},
+         EXIT_YES,
+         "allow: udp ntp.example.com:123 by policy command-line: rule \"udp://ntp.example.com:123\" (--allow), "
+         "rule_allow (a rule allows it)\n  to deny it, write \"ntp.example.com\" under deny, or remove the "
+         "allow rule \"udp://ntp.example.com:123\" (--allow)\n",
+         NULL},
+        {{"test", "--allow", "example.com", "udp://example.com:443"},
+         EXIT_NO,
+         "deny: udp example.com:443 by policy command-line: no_rule (no rule names it)\n"
+         "  to allow it, write \"udp://example.com:443\" under allow\n",
+         NULL},
+        {{"test", "--allow", "udp://*:*", "udp://example.com:53"},
+         EXIT_NO,
+         "deny: udp example.com:53 by policy command-line: port_denied (the gateway answers port 53 itself, as "
+         "DNS)\n  no single rule would allow it\n",
+         NULL},
+        {{"test", "--allow", "2001:db8::/32", "icmp://2001:db8::1"},
+         EXIT_NO,
+         "deny: icmp 2001:db8::1 by policy command-line: no_rule (no rule names it)\n"
+         "  to allow it, write \"icmp://2001:db8::1\" under allow\n",
+         NULL},
+        {{"test", "--allow", "udp://0.0.0.0/0:9", "udp://10.1.1.1:9"},
+         EXIT_NO,
+         "deny: udp 10.1.1.1:9 by policy command-line: destination_guarded (private (RFC 1918))\n"
+         "  to allow it, write a network that holds 10.1.1.1 under destinations: allow, or as an address rule\n",
+         NULL},
+        {{"test", "--allow", "udp://10.0.0.0/8:9", "udp://10.1.1.1:9"},
+         EXIT_YES,
+         "allow: udp 10.1.1.1:9 by policy command-line: rule \"udp://10.0.0.0/8:9\" (--allow), rule_allow (a "
+         "rule allows it)\n  to deny it, write \"10.1.1.1\" under deny, or remove the allow rule "
+         "\"udp://10.0.0.0/8:9\" (--allow)\n",
+         NULL},
+        {{"test", "--allow", "icmp://example.com", "icmp://example.com"},
+         EXIT_YES,
+         "allow: icmp example.com by policy command-line: rule \"icmp://example.com\" (--allow), rule_allow (a "
+         "rule allows it)\n  to deny it, write \"example.com\" under deny, or remove the allow rule "
+         "\"icmp://example.com\" (--allow)\n",
+         NULL},
+    };
+    RUN_ALL(cases);
+}
+
 static void wrong_use_says_what_to_write(void **state)
 {
     (void)state;
@@ -307,9 +353,18 @@ static void wrong_use_says_what_to_write(void **state)
         {{"test", "-c", NAMED, "ftp://example.com"},
          EXIT_WRONG,
          NULL,
-         "sallyport policy: test: \"ftp://example.com\" cannot be tested: write https://, http:// or tcp:// "
-         "in front of the "
-         "host, or no scheme\n"},
+         "sallyport policy: test: \"ftp://example.com\" cannot be tested: write https://, http://, tcp://, "
+         "udp:// or icmp:// in front of the host, or no scheme\n"},
+        {{"test", "-c", NAMED, "udp://example.com"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: \"udp://example.com\" cannot be tested: udp:// needs a port: write "
+         "udp://HOST:PORT\n"},
+        {{"test", "-c", NAMED, "icmp://example.com:7"},
+         EXIT_WRONG,
+         NULL,
+         "sallyport policy: test: \"icmp://example.com:7\" cannot be tested: ICMP has no ports: write "
+         "icmp://HOST\n"},
         {{"test", "-c", NAMED, "tcp://example.com"},
          EXIT_WRONG,
          NULL,
@@ -753,6 +808,7 @@ int main(void)
         cmocka_unit_test(rules_on_the_command_line_are_a_policy),
         cmocka_unit_test(single_requests_are_judged),
         cmocka_unit_test(each_answer_says_what_would_change_it),
+        cmocka_unit_test(packets_are_asked_about_by_scheme),
         cmocka_unit_test(wrong_use_says_what_to_write),
         cmocka_unit_test(differences_are_told_in_words),
         cmocka_unit_test(what_says_the_same_is_no_difference),
