@@ -142,6 +142,8 @@ static void stop(struct worker *w, int status)
 
 /* ---- the channel ---- */
 
+static unsigned flow_limit(const struct worker *w);
+
 /* The monitor reads soon; should it not, it is stuck or gone, and we are of no use without it. */
 void worker_answer(struct worker *w, uint32_t serial, int code)
 {
@@ -159,7 +161,7 @@ static void take_capture(struct worker *w, const struct channel_message *message
     int r = capture_add(w, message, sockets);
     if (r < 0)
         log_error("worker: cannot serve the container \"%s\": %s", message->container_id, strerror(-r));
-    worker_apply_config(w);
+    w->flow_limit = flow_limit(w);
     worker_answer(w, message->serial, -r);
 }
 

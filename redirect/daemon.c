@@ -98,8 +98,8 @@ static void worker_answered(struct daemon *d, const struct channel_message *mess
         reload_finished(d);
         return;
     }
-    for (struct list *link = d->enrolments.next; link != &d->enrolments; link = link->next) {
-        struct enrolment *e = list_entry(link, struct enrolment, link);
+    for (struct list *link = d->unanswered.next; link != &d->unanswered; link = link->next) {
+        struct enrolment *e = list_entry(link, struct enrolment, answer_link);
         if (e->serial == message->serial) {
             enrolment_answered(e, code);
             return;
@@ -385,13 +385,10 @@ static void reap(struct daemon *d)
 {
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-        if (pid == d->worker.pid) {
+        if (pid == d->worker.pid)
             worker_died(d, status);
-            continue;
-        }
-        for (struct list *link = d->enrolments.next; link != &d->enrolments; link = link->next)
-            if (list_entry(link, struct enrolment, link)->child == pid)
-                enrolment_reaped(list_entry(link, struct enrolment, link));
+        else
+            visit_reaped(d, pid);
     }
 }
 
@@ -446,7 +443,7 @@ void daemon_maybe_announce(struct daemon *d)
     notify("READY=1\nMAINPID=%d\nSTATUS=policy %s, %u containers", (int)getpid(), config_version(d->snapshot), d->count);
 }
 
-/* Nine descriptors a container. */
+/* Eight descriptors a container. */
 static void raise_descriptor_limit(void)
 {
     struct rlimit limit;
@@ -483,6 +480,7 @@ static int start(struct daemon *d, struct error *err)
 static void finish(struct daemon *d)
 {
     client_close_all(d);
+    visits_destroy(d);
     each_enrolment(d, enrolment_destroy);
     if (d->listener >= 0)
         unlink(d->options->control_path);
@@ -516,12 +514,10 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
                        .worker = WORKER_PROCESS_NONE};
     struct error err;
     close(bundle); /* the first worker has the snapshot by the fork */
-    list_init(&d.enrolments);
-    list_init(&d.unsent);
-    list_init(&d.jobs);
+    enrolments_init(&d);
+    visits_init(&d);
     list_init(&d.clients);
     loop_timer_init(&d.worker_timer, worker_due);
-    loop_timer_init(&d.jobs_timer, enrolment_run_jobs);
     if (start(&d, &err) < 0) {
         log_error("%s", err.text);
         d.exit_status = 1;

@@ -3,6 +3,7 @@
  *
  *   daemon.c       life: start, signals, the worker, a new configuration, the end
  *   enrolment.c    one captured container, from the request to its end
+ *   visit.c        the children in namespaces, and who waits for one
  *   client.c       one request on the control socket
  */
 #pragma once
@@ -12,9 +13,11 @@
 #include "redirect/enrol.h"
 #include "redirect/loop.h"
 
-#define JOBS_MAX 8 /* children that are in namespaces at the same time */
+#define VISITS_MAX 8 /* children that are in namespaces at the same time */
+#define INDEX_SIZE 1024
 
 struct client;
+struct visit;
 
 struct daemon {
     const struct daemon_options *options;
@@ -32,10 +35,13 @@ struct daemon {
     unsigned worker_restarts;
 
     struct list enrolments;
-    struct list unsent; /* enrolments of which the worker is to be told something */
-    struct list jobs;   /* enrolments that wait for a child */
+    struct list by_id[INDEX_SIZE], by_netns[INDEX_SIZE]; /* those that are not leaving */
+    struct list unsent;     /* enrolments of which the worker is to be told something */
+    struct list unanswered; /* those of which it was told, and has not answered; in order */
+    struct list jobs;       /* enrolments that wait for a child */
+    struct list visits;
     struct loop_timer jobs_timer;
-    unsigned running, count, adopting;
+    unsigned waiting, running, count, adopting;
 
     struct list clients;
     unsigned client_count;
@@ -58,22 +64,18 @@ enum enrolment_state {
 };
 
 struct enrolment {
-    struct list link, unsent_link, job_link;
+    struct list link, id_link, netns_link, unsent_link, answer_link, job_link;
     struct daemon *daemon;
     struct state_record record;
     enum enrolment_state state;
     int netns, pidfd; /* netns only while it is needed: it would keep the namespace alive */
     struct watch pidfd_watch;
     struct capture_sockets sockets;
-    int group;
-    uint64_t fingerprint;
+    uint64_t plan; /* hash of the one its child has */
 
-    bool has_job, started; /* waiting for a child; it runs */
+    bool has_job; /* waiting for a child, or for its result */
     enum enrol_job job;
-    int passage;
-    pid_t child;
-    struct watch passage_watch;
-    struct loop_timer job_timer;
+    struct visit *visit; /* NULL: it waits still */
     bool update_wanted, remove_wanted;
 
     bool told; /* the worker has its sockets */
@@ -98,7 +100,6 @@ void daemon_maybe_announce(struct daemon *daemon);
 const struct acl_policy *enrolment_policy(const struct enrolment *enrolment);
 /* Takes over both descriptors (pidfd may be -1). Answers the client when it is served, or why not. */
 void enrolment_start(struct daemon *daemon, const struct state_record *record, int netns, int pidfd, struct client *client);
-void enrolment_run_jobs(struct loop_timer *timer);
 void enrolment_adopt(const struct state_record *record, void *daemon);
 void enrolment_withdraw(struct enrolment *enrolment, struct client *client);
 void enrolment_verify(struct enrolment *enrolment, struct client *client);
@@ -109,12 +110,24 @@ int enrolment_send(struct enrolment *enrolment, int channel);
 void enrolment_answered(struct enrolment *enrolment, int code); /* by the worker */
 void enrolment_worker_died(struct enrolment *enrolment);
 void enrolment_client_gone(struct enrolment *enrolment);
-void enrolment_reaped(struct enrolment *enrolment); /* its child */
+/* For its child. *ret_opened is the caller's to close when the child is there (-1: nothing). */
+int enrolment_plan(struct enrolment *enrolment, struct enrol_plan *ret, int *ret_opened, struct error *err);
+/* Takes over the sockets. May free it. */
+void enrolment_job_done(struct enrolment *enrolment, const struct enrol_result *result, struct capture_sockets *sockets);
 bool enrolment_ended(const struct enrolment *enrolment); /* its first process */
+void enrolments_init(struct daemon *daemon);
 void enrolment_destroy(struct enrolment *enrolment); /* closes what it has, nothing else */
-struct enrolment *enrolment_find(const struct daemon *daemon, const char *id);
-struct enrolment *enrolment_find_namespace(const struct daemon *daemon, const struct namespace_id *id);
+struct enrolment *enrolment_find(struct daemon *daemon, const char *id);
+struct enrolment *enrolment_find_namespace(struct daemon *daemon, const struct namespace_id *id);
 json_t *enrolment_describe(const struct enrolment *enrolment);
+
+/* visit.c */
+void visits_init(struct daemon *daemon);
+void visits_destroy(struct daemon *daemon); /* before the enrolments */
+void visit_want(struct enrolment *enrolment); /* its `job` is to be done */
+/* Not any more. False: it is being done; the result will come. */
+bool visit_forget(struct enrolment *enrolment);
+void visit_reaped(struct daemon *daemon, pid_t pid);
 
 /* client.c */
 void client_accept(struct watch *watch, uint32_t events);

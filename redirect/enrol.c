@@ -33,37 +33,51 @@ static int work(const struct enrol_plan *plan, struct capture_sockets *sockets, 
     switch (plan->job) {
     case ENROL_BUILD:
         result->group = -1;
+        if (plan->past && plan->same_plan && sealed_resume(&plan->sealed, plan->past, sockets, NULL) == 0) {
+            result->group = plan->past->group;
+            result->fingerprint = plan->past->fingerprint;
+            return 0;
+        }
         r = sealed_capture(&plan->sealed, sockets, &result->group, err);
         return r < 0 ? r : sealed_fingerprint(&result->fingerprint, err);
+    case ENROL_RENEW:
+        return sealed_renew(&plan->sealed, plan->past, plan->same_plan, plan->sockets, &result->fingerprint, err);
     case ENROL_UPDATE:
-        r = sealed_update(&plan->sealed, plan->sockets, plan->group, err);
+        r = sealed_update(&plan->sealed, plan->sockets, plan->past->group, err);
         return r < 0 ? r : sealed_fingerprint(&result->fingerprint, err);
     case ENROL_VERIFY:
-        return sealed_verify(plan->sealed.attached, plan->fingerprint, err);
+        return sealed_verify(plan->sealed.attached, plan->past->fingerprint, err);
     case ENROL_REMOVE:
         return sealed_remove(plan->sealed.attached, err);
     }
     return r;
 }
 
-__attribute__((noreturn)) static void child(const struct enrol_plan *plan, int passage, pid_t parent)
+static void visit(const struct enrol_plan *plan, int passage)
 {
     struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
     struct enrol_result result = {0};
     struct error err = {0};
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(1);
     if (work(plan, &sockets, &result, &err) < 0) {
         result.code = err.code;
         snprintf(result.text, sizeof(result.text), "%s", err.text);
         capture_sockets_close(&sockets);
     }
     send_result(passage, &result, &sockets);
+    capture_sockets_close(&sockets);
+}
+
+__attribute__((noreturn)) static void child(const struct enrol_plan *plans, size_t count, int passage, pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+    for (size_t i = 0; i < count; i++)
+        visit(&plans[i], passage);
     _exit(0);
 }
 
-int enrol_start(const struct enrol_plan *plan, pid_t *ret_pid, int *ret_passage, struct error *err)
+int enrol_start(const struct enrol_plan *plans, size_t count, pid_t *ret_pid, int *ret_passage, struct error *err)
 {
     int pair[2];
     pid_t parent = getpid();
@@ -72,7 +86,7 @@ int enrol_start(const struct enrol_plan *plan, pid_t *ret_pid, int *ret_passage,
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0)
-        child(plan, pair[1], parent);
+        child(plans, count, pair[1], parent);
     int code = errno;
     close(pair[1]);
     if (pid < 0) {
@@ -90,7 +104,7 @@ static void fail(struct enrol_result *result, int code, const char *text)
     snprintf(result->text, sizeof(result->text), "%s", text);
 }
 
-void enrol_receive(int passage, struct enrol_result *ret, struct capture_sockets *ret_sockets)
+bool enrol_receive(int passage, struct enrol_result *ret, struct capture_sockets *ret_sockets)
 {
     int fds[FDS_MAX], all[CAPTURE_SOCKETS];
     size_t count = 0;
@@ -101,9 +115,10 @@ void enrol_receive(int passage, struct enrol_result *ret, struct capture_sockets
         for (size_t i = 0; i < count; i++)
             close(fds[i]);
         fail(ret, ECHILD, "the process that was to do it was killed");
-        return;
+        return false;
     }
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
         all[i] = ret->present & 1u << i ? *next++ : -1;
     memcpy(ret_sockets, all, sizeof(all));
+    return true;
 }

@@ -1,6 +1,7 @@
 /*
- * What is done inside a container's network namespace, each time by a child of its own that enters it, does one thing, says how
- * it went, and ends: the daemon itself never leaves its namespace.
+ * What is done inside a container's network namespace, by a child that enters it, does one thing, says how it went, and ends: the
+ * daemon itself never leaves its namespace. After a restart a child does the same in a number of namespaces in turn, because the
+ * fork costs more than the visit; from where it could not enter the next one it does nothing there.
  */
 #pragma once
 
@@ -8,26 +9,28 @@
 
 #include <sys/types.h>
 
-enum enrol_job { ENROL_BUILD, ENROL_UPDATE, ENROL_VERIFY, ENROL_REMOVE };
+enum enrol_job { ENROL_BUILD, ENROL_RENEW, ENROL_UPDATE, ENROL_VERIFY, ENROL_REMOVE };
 
 struct enrol_plan {
     enum enrol_job job;
     int netns;
     struct sealed_plan sealed;
-    const struct capture_sockets *sockets; /* UPDATE: those that are there */
-    int group;                             /* UPDATE: of sealed_capture() */
-    uint64_t fingerprint;                  /* VERIFY: what it should be */
+    const struct capture_sockets *sockets; /* UPDATE, RENEW: those that are there */
+    const struct sealed_past *past;        /* all but a first BUILD and REMOVE: how it was captured; NULL: never */
+    bool same_plan;                        /* RENEW, BUILD: `past` was made by the very plan */
 };
 
 struct enrol_result {
     int32_t code;         /* 0 or a positive errno */
     int32_t group;        /* BUILD */
-    uint64_t fingerprint; /* BUILD, UPDATE */
+    uint64_t fingerprint; /* BUILD, RENEW, UPDATE */
     uint8_t present;      /* BUILD: bit i: socket i is there */
     char text[sizeof(((struct error *)0)->text)]; /* why not */
 };
 
-/* Fork the child; it is the caller's to reap, and dies with it. Its result comes over the socket *ret_passage. */
-int enrol_start(const struct enrol_plan *plan, pid_t *ret_pid, int *ret_passage, struct error *err);
-/* Always fills *ret: a child that ended without a word has failed. Sockets are the caller's, none unless BUILD worked. */
-void enrol_receive(int passage, struct enrol_result *ret, struct capture_sockets *ret_sockets);
+/* Fork the child; it is the caller's to reap, and dies with it. Its results come over the socket *ret_passage, in the order of the
+ * plans. */
+int enrol_start(const struct enrol_plan *plans, size_t count, pid_t *ret_pid, int *ret_passage, struct error *err);
+/* The next result, which it always fills in: a child that ended without a word has failed, and then false is returned, for this
+ * plan and all that follow. Sockets are the caller's, none unless BUILD worked. */
+bool enrol_receive(int passage, struct enrol_result *ret, struct capture_sockets *ret_sockets);

@@ -17,13 +17,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#define JOB_WAIT_MS 10000
 
 static void leave(struct enrolment *enrolment, bool remove_rules);
 static void leave_next(struct enrolment *enrolment);
@@ -33,23 +30,54 @@ const struct acl_policy *enrolment_policy(const struct enrolment *enrolment)
     return config_policy_for(enrolment->daemon->snapshot, enrolment->record.policy, enrolment->record.name);
 }
 
-struct enrolment *enrolment_find(const struct daemon *d, const char *id)
+/* ---- finding ---- */
+
+#define HASH_START 14695981039346656037u /* FNV-1a, 64 bits */
+#define HASH_PRIME 1099511628211u
+
+static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t length)
 {
-    for (struct list *link = d->enrolments.next; link != &d->enrolments; link = link->next) {
-        struct enrolment *enrolment = list_entry(link, struct enrolment, link);
-        if (enrolment->state != ENROLMENT_LEAVING && !strcmp(enrolment->record.id, id))
-            return enrolment;
+    for (const uint8_t *at = bytes; length > 0; length--)
+        hash = (hash ^ *at++) * HASH_PRIME;
+    return hash;
+}
+
+static struct list *place_of_id(struct daemon *d, const char *id)
+{
+    return &d->by_id[hash_bytes(HASH_START, id, strlen(id)) % INDEX_SIZE];
+}
+
+static struct list *place_of_netns(struct daemon *d, const struct namespace_id *id)
+{
+    return &d->by_netns[hash_bytes(HASH_START, &id->inode, sizeof(id->inode)) % INDEX_SIZE];
+}
+
+void enrolments_init(struct daemon *d)
+{
+    list_init(&d->enrolments);
+    list_init(&d->unsent);
+    list_init(&d->unanswered);
+    for (size_t i = 0; i < INDEX_SIZE; i++) {
+        list_init(&d->by_id[i]);
+        list_init(&d->by_netns[i]);
     }
+}
+
+struct enrolment *enrolment_find(struct daemon *d, const char *id)
+{
+    struct list *place = place_of_id(d, id);
+    for (struct list *link = place->next; link != place; link = link->next)
+        if (!strcmp(list_entry(link, struct enrolment, id_link)->record.id, id))
+            return list_entry(link, struct enrolment, id_link);
     return NULL;
 }
 
-struct enrolment *enrolment_find_namespace(const struct daemon *d, const struct namespace_id *id)
+struct enrolment *enrolment_find_namespace(struct daemon *d, const struct namespace_id *id)
 {
-    for (struct list *link = d->enrolments.next; link != &d->enrolments; link = link->next) {
-        struct enrolment *enrolment = list_entry(link, struct enrolment, link);
-        if (enrolment->state != ENROLMENT_LEAVING && namespace_equal(&enrolment->record.netns, id))
-            return enrolment;
-    }
+    struct list *place = place_of_netns(d, id);
+    for (struct list *link = place->next; link != place; link = link->next)
+        if (namespace_equal(&list_entry(link, struct enrolment, netns_link)->record.netns, id))
+            return list_entry(link, struct enrolment, netns_link);
     return NULL;
 }
 
@@ -81,25 +109,17 @@ void enrolment_destroy(struct enrolment *e)
 {
     struct daemon *d = e->daemon;
     watch_stop(&d->loop, &e->pidfd_watch);
-    watch_stop(&d->loop, &e->passage_watch);
-    loop_timer_stop(&e->job_timer);
+    list_remove(&e->id_link);
+    list_remove(&e->netns_link);
     list_remove(&e->unsent_link);
+    list_remove(&e->answer_link);
     list_remove(&e->job_link);
     list_remove(&e->link);
     capture_sockets_close(&e->sockets);
-    fd_close(&e->passage);
     fd_close(&e->pidfd);
     fd_close(&e->netns);
     metric_set(&d->options->metrics->containers, --d->count);
     free(e);
-}
-
-static void job_expired(struct loop_timer *timer)
-{
-    struct enrolment *e = list_entry(timer, struct enrolment, job_timer);
-    log_error("%s: the process in its namespace does not come to an end; killed", e->record.id);
-    if (e->child > 0)
-        kill(e->child, SIGKILL);
 }
 
 static struct enrolment *create(struct daemon *d, const struct state_record *record, int netns, int pidfd)
@@ -112,12 +132,12 @@ static struct enrolment *create(struct daemon *d, const struct state_record *rec
     e->netns = netns;
     e->pidfd = pidfd;
     e->sockets = (struct capture_sockets)CAPTURE_SOCKETS_NONE;
-    e->group = e->passage = -1;
-    e->child = -1;
-    e->pidfd_watch.fd = e->passage_watch.fd = -1;
-    loop_timer_init(&e->job_timer, job_expired);
+    e->pidfd_watch.fd = -1;
     list_init(&e->unsent_link);
+    list_init(&e->answer_link);
     list_init(&e->job_link);
+    list_append(place_of_id(d, record->id), &e->id_link);
+    list_append(place_of_netns(d, &record->netns), &e->netns_link);
     list_append(&d->enrolments, &e->link);
     metric_set(&d->options->metrics->containers, ++d->count);
     return e;
@@ -135,13 +155,41 @@ static void every_port_or(const struct acl_policy *policy, struct sealed_plan *p
     }
 }
 
+/* Whatever of a plan goes into the ruleset, and the version of who makes it: a ruleset with the same hash need not be made anew.
+ * Never 0. */
+static uint64_t plan_hash(const struct sealed_plan *plan)
+{
+    uint64_t hash = hash_bytes(HASH_START, SALLYPORT_VERSION, sizeof(SALLYPORT_VERSION));
+    hash = hash_bytes(hash, &plan->attached, sizeof(plan->attached));
+    for (size_t i = 0; i < plan->port_count; i++) {
+        hash = hash_bytes(hash, &plan->ports[i].low, sizeof(plan->ports[i].low));
+        hash = hash_bytes(hash, &plan->ports[i].high, sizeof(plan->ports[i].high));
+    }
+    return hash ? hash : 1;
+}
+
 static void want_job(struct enrolment *e, enum enrol_job job)
 {
     e->has_job = true;
-    e->started = false;
     e->job = job;
-    list_append(&e->daemon->jobs, &e->job_link);
-    loop_timer_start(&e->daemon->loop, &e->daemon->jobs_timer, 0); /* not here: a failed one may be freed at once */
+    visit_want(e);
+}
+
+int enrolment_plan(struct enrolment *e, struct enrol_plan *ret, int *ret_opened, struct error *err)
+{
+    struct enrol_plan plan = {.job = e->job,
+                              .sealed = {.attached = e->record.attached, .link = SEALED_LINK_AUTO},
+                              .sockets = &e->sockets,
+                              .past = e->record.past.plan ? &e->record.past : NULL};
+    *ret_opened = e->netns < 0 ? namespace_of_socket(e->sockets.tcp[0], err) : -1;
+    if (e->netns < 0 && *ret_opened < 0)
+        return *ret_opened;
+    plan.netns = e->netns < 0 ? *ret_opened : e->netns;
+    every_port_or(enrolment_policy(e), &plan.sealed);
+    e->plan = plan_hash(&plan.sealed);
+    plan.same_plan = e->plan == e->record.past.plan;
+    *ret = plan;
+    return 0;
 }
 
 /* One that had to wait for another child. */
@@ -153,17 +201,29 @@ static void update_if_wanted(struct enrolment *e)
     want_job(e, ENROL_UPDATE);
 }
 
-static void built(struct enrolment *e, const struct enrol_result *result)
+static int write_state(struct enrolment *e)
 {
     struct error err;
-    e->group = result->group;
-    e->fingerprint = result->fingerprint;
-    if (state_write(e->daemon->state, &e->record, &err) < 0) {
-        snprintf(e->failure, sizeof(e->failure), "%s", err.text);
-        e->outcome = err.code;
+    if (state_write(e->daemon->state, &e->record, &err) == 0)
+        return 0;
+    snprintf(e->failure, sizeof(e->failure), "%s", err.text);
+    return err.code ? err.code : EIO;
+}
+
+static void built(struct enrolment *e, const struct enrol_result *result)
+{
+    struct sealed_past past = {.group = result->group, .fingerprint = result->fingerprint, .plan = e->plan};
+    sealed_note_sockets(&e->sockets, &past);
+    e->record.past = past;
+    int code = write_state(e);
+    if (code && !e->adopted) {
+        e->outcome = code;
         leave(e, true);
         return;
     }
+    if (code) /* its record is an old one, but good enough to be found by */
+        log_error("%s: %s", e->record.id, e->failure);
+    *e->failure = 0;
     fd_close(&e->netns);
     e->state = ENROLMENT_SERVED;
     enrolment_tell(e);
@@ -201,18 +261,26 @@ static void verified(struct enrolment *e, const struct enrol_result *result)
 
 static void updated(struct enrolment *e, const struct enrol_result *result)
 {
-    if (result->code)
+    if (result->code) {
         log_error("%s: its captured ports stay as they were: %s", e->record.id, result->text);
-    else
-        e->fingerprint = result->fingerprint;
+    } else {
+        e->record.past.fingerprint = result->fingerprint;
+        e->record.past.plan = e->plan;
+        if (write_state(e))
+            log_error("%s: %s", e->record.id, e->failure);
+        *e->failure = 0;
+    }
     update_if_wanted(e);
     daemon_update_finished(e->daemon);
 }
 
-static void job_done(struct enrolment *e, const struct enrol_result *result)
+void enrolment_job_done(struct enrolment *e, const struct enrol_result *result, struct capture_sockets *sockets)
 {
-    e->has_job = e->started = false;
-    e->daemon->running--;
+    e->has_job = false;
+    if (e->job == ENROL_BUILD && e->state == ENROLMENT_BUILDING)
+        e->sockets = *sockets;
+    else
+        capture_sockets_close(sockets);
     if (e->state == ENROLMENT_LEAVING) {
         if (e->job == ENROL_REMOVE && result->code)
             log_warning("%s: what was put into its namespace may still be there: %s", e->record.id, result->text);
@@ -227,70 +295,6 @@ static void job_done(struct enrolment *e, const struct enrol_result *result)
         verified(e, result);
     else
         updated(e, result);
-}
-
-static void passage_ready(struct watch *watch, uint32_t events)
-{
-    struct enrolment *e = list_entry(watch, struct enrolment, passage_watch);
-    struct daemon *d = e->daemon;
-    struct enrol_result result;
-    struct capture_sockets sockets;
-    (void)events;
-    enrol_receive(watch->fd, &result, &sockets);
-    watch_stop(&d->loop, watch);
-    fd_close(&e->passage);
-    loop_timer_stop(&e->job_timer);
-    if (e->job == ENROL_BUILD && e->state == ENROLMENT_BUILDING)
-        e->sockets = sockets;
-    else
-        capture_sockets_close(&sockets);
-    job_done(e, &result);
-    if (!list_empty(&d->jobs))
-        loop_timer_start(&d->loop, &d->jobs_timer, 0);
-}
-
-static int start_job(struct enrolment *e, struct error *err)
-{
-    struct enrol_plan plan = {.job = e->job,
-                              .sealed = {.attached = e->record.attached, .link = SEALED_LINK_AUTO},
-                              .sockets = &e->sockets,
-                              .group = e->group,
-                              .fingerprint = e->fingerprint};
-    _cleanup_fd_ int opened = e->netns < 0 ? namespace_of_socket(e->sockets.tcp[0], err) : -1;
-    if (e->netns < 0 && opened < 0)
-        return opened;
-    plan.netns = e->netns < 0 ? opened : e->netns;
-    every_port_or(enrolment_policy(e), &plan.sealed);
-    int r = enrol_start(&plan, &e->child, &e->passage, err);
-    if (r < 0)
-        return r;
-    r = watch_start(&e->daemon->loop, &e->passage_watch, e->passage, EPOLLIN, passage_ready);
-    if (r < 0)
-        return error_errno(err, -r, "cannot watch a child");
-    loop_timer_start(&e->daemon->loop, &e->job_timer, JOB_WAIT_MS);
-    return 0;
-}
-
-void enrolment_run_jobs(struct loop_timer *timer)
-{
-    struct daemon *d = list_entry(timer, struct daemon, jobs_timer);
-    while (d->running < JOBS_MAX && !list_empty(&d->jobs)) {
-        struct enrolment *e = list_entry(d->jobs.next, struct enrolment, job_link);
-        struct error err = {0};
-        list_remove(&e->job_link);
-        e->started = true;
-        d->running++;
-        if (start_job(e, &err) == 0)
-            continue;
-        struct enrol_result result = {.code = err.code ? err.code : EIO};
-        snprintf(result.text, sizeof(result.text), "%s", err.text);
-        job_done(e, &result);
-    }
-}
-
-void enrolment_reaped(struct enrolment *e)
-{
-    e->child = -1;
 }
 
 /* ---- coming ---- */
@@ -389,8 +393,11 @@ int enrolment_send(struct enrolment *e, int channel)
         .id = e->record.id, .name = e->record.name, .image = e->record.image, .policy = e->record.policy};
     int r = e->state == ENROLMENT_LEAVING ? channel_send_withdraw(channel, serial, e->record.id)
                                           : channel_send_container(channel, serial, &who, &e->sockets);
-    if (r == 0)
+    if (r == 0) {
         e->serial = serial;
+        list_remove(&e->answer_link);
+        list_append(&e->daemon->unanswered, &e->answer_link);
+    }
     return r;
 }
 
@@ -422,6 +429,7 @@ static void served(struct enrolment *e)
 void enrolment_answered(struct enrolment *e, int code)
 {
     e->serial = 0;
+    list_remove(&e->answer_link);
     if (e->state == ENROLMENT_LEAVING) {
         e->told = false;
         leave_next(e);
@@ -440,6 +448,7 @@ void enrolment_worker_died(struct enrolment *e)
 {
     e->told = false;
     e->serial = 0;
+    list_remove(&e->answer_link);
     if (e->state == ENROLMENT_LEAVING) {
         list_remove(&e->unsent_link);
         leave_next(e);
@@ -511,17 +520,16 @@ static void leave(struct enrolment *e, bool remove_rules)
     e->adopted = false;
     watch_stop(&d->loop, &e->pidfd_watch);
     list_remove(&e->unsent_link);
+    list_remove(&e->answer_link);
+    list_remove(&e->id_link);
+    list_remove(&e->netns_link);
     state_remove(d->state, e->record.id);
     if (remove_rules && e->netns < 0 && e->sockets.tcp[0] >= 0)
         e->netns = namespace_of_socket(e->sockets.tcp[0], &err);
     e->remove_wanted = remove_rules && e->netns >= 0;
     capture_sockets_close(&e->sockets);
-    if (e->has_job && !e->started) {
-        list_remove(&e->job_link);
-        e->has_job = false;
-    } else if (e->has_job && e->child > 0) {
-        kill(e->child, SIGKILL); /* what it has done until then is undone when it is dead */
-    }
+    if (e->has_job)
+        e->has_job = !visit_forget(e);
     e->serial = 0;
     if (worker_knows)
         enrolment_tell(e);

@@ -2,6 +2,7 @@
  * Building a sealed namespace. The order is the argument:
  *
  *   lo up → sockets → ruleset → link, addresses, routes → check that nothing leads out → self-test
+ *   again (sealed_resume): check that nothing leads out → sockets on the ports of before → check that the ruleset is that of before
  *
  * Until the ruleset is in force there is no route to anywhere, and from then on its policies are drop. lo
  * comes first only because 127.0.0.1 and ::1 must exist to be bound.
@@ -40,6 +41,42 @@ void capture_sockets_close(struct capture_sockets *sockets)
         fd_close(&sockets->dns_tcp[i]);
     }
     fd_close(&sockets->nflog);
+}
+
+/* ---- what was before ---- */
+
+static uint16_t port_of(int fd);
+
+static uint64_t cookie_of(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t length = sizeof(cookie);
+    return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) == 0 ? cookie : 0;
+}
+
+void sealed_note_sockets(const struct capture_sockets *sockets, struct sealed_past *past)
+{
+    int all[CAPTURE_SOCKETS];
+    memcpy(all, sockets, sizeof(all));
+    for (size_t i = 0; i < CAPTURE_SOCKETS; i++) {
+        past->ports[i] = port_of(all[i]);
+        past->cookies[i] = cookie_of(all[i]);
+    }
+}
+
+bool sealed_place_socket(const struct sealed_past *past, int fd, struct capture_sockets *sockets)
+{
+    int all[CAPTURE_SOCKETS];
+    uint64_t cookie = cookie_of(fd);
+    memcpy(all, sockets, sizeof(all));
+    for (size_t i = 0; i < CAPTURE_SOCKETS; i++) {
+        if (cookie == 0 || past->cookies[i] != cookie || all[i] >= 0)
+            continue;
+        all[i] = fd;
+        memcpy(sockets, all, sizeof(all));
+        return true;
+    }
+    return false;
 }
 
 /* ---- the addresses inside ---- */
@@ -102,21 +139,25 @@ static void apply_settings(void)
 
 /* ---- sockets ---- */
 
-/* A socket on the loopback address of its family, any free port. -EAFNOSUPPORT when there is no such family
+/* A socket on the loopback address of its family; port 0: any free one. -EAFNOSUPPORT when there is no such family
  * here. */
-static int open_socket(int family, int type, struct error *err)
+static int open_socket(int family, int type, uint16_t port, struct error *err)
 {
     static const int on = 1;
     struct addr loopback = {0};
     const char *text = family == AF_INET ? "127.0.0.1" : "::1";
     struct sockaddr_storage address;
     addr_parse(text, strlen(text), &loopback);
+    loopback.port = port;
     socklen_t length = addr_to_sockaddr(&loopback, &address);
     _cleanup_fd_ int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return error_errno(err, errno, "cannot open a socket");
     if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
         return error_errno(err, errno, "cannot make a socket IPv6 only");
+    /* Connections of the one before, in TIME_WAIT or still open on the container's side, keep no port from its successor. */
+    if (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+        return error_errno(err, errno, "cannot set SO_REUSEADDR");
     if (bind(fd, (struct sockaddr *)&address, length) < 0)
         return error_errno(err, errno == EADDRNOTAVAIL ? EAFNOSUPPORT : errno, "cannot bind to %s", text);
     if (type == SOCK_STREAM &&
@@ -127,26 +168,28 @@ static int open_socket(int family, int type, struct error *err)
     return fd_steal(&fd);
 }
 
-static int open_into(int family, int type, int *ret, struct error *err)
+/* `slot` is one of the sockets; it gets the port it had before, when there is a before. */
+static int open_into(int family, int type, const struct sealed_past *past, struct capture_sockets *sockets, int *slot,
+                     struct error *err)
 {
-    int fd = open_socket(family, type, err);
+    int fd = open_socket(family, type, past ? past->ports[slot - (int *)sockets] : 0, err);
     if (fd < 0)
         return fd;
-    *ret = fd;
+    *slot = fd;
     return 0;
 }
 
 /* A kernel without IPv6 (or with it switched off for good) leaves -1. */
-static int open_family(int i, struct capture_sockets *sockets, struct error *err)
+static int open_family(int i, const struct sealed_past *past, struct capture_sockets *sockets, struct error *err)
 {
     int family = i == 0 ? AF_INET : AF_INET6;
-    int r = open_into(family, SOCK_STREAM, &sockets->tcp[i], err);
+    int r = open_into(family, SOCK_STREAM, past, sockets, &sockets->tcp[i], err);
     if (r == -EAFNOSUPPORT && family == AF_INET6)
         return 0;
     if (r == 0)
-        r = open_into(family, SOCK_STREAM, &sockets->dns_tcp[i], err);
+        r = open_into(family, SOCK_STREAM, past, sockets, &sockets->dns_tcp[i], err);
     if (r == 0)
-        r = open_into(family, SOCK_DGRAM, &sockets->dns_udp[i], err);
+        r = open_into(family, SOCK_DGRAM, past, sockets, &sockets->dns_udp[i], err);
     return r;
 }
 
@@ -286,12 +329,13 @@ static int build_link(int route, enum sealed_link kind, bool ipv6, struct error 
 
 /* ---- all of it ---- */
 
-static int open_sockets(struct capture_sockets *sockets, int *ret_nflog_group, struct error *err)
+static int open_sockets(const struct sealed_past *past, struct capture_sockets *sockets, int *ret_nflog_group,
+                        struct error *err)
 {
     uint16_t group = 0;
-    int r = open_family(0, sockets, err);
+    int r = open_family(0, past, sockets, err);
     if (r == 0)
-        r = open_family(1, sockets, err);
+        r = open_family(1, past, sockets, err);
     if (r < 0)
         return r;
     r = nflog_open(&group, err);
@@ -317,7 +361,7 @@ static int build(const struct sealed_plan *plan, struct capture_sockets *sockets
         return r;
     if (!plan->attached)
         apply_settings();
-    r = open_sockets(sockets, ret_group, err);
+    r = open_sockets(NULL, sockets, ret_group, err);
     if (r == 0)
         r = apply_ruleset(plan, sockets, *ret_group, err);
     /* Segments outside the window it expects are TCP's own business. There is no such setting before the
@@ -353,6 +397,52 @@ int sealed_build(const struct acl_port_range *ports, size_t port_count, enum sea
     const struct sealed_plan plan = {.ports = ports, .port_count = port_count, .link = link};
     int group;
     return sealed_capture(&plan, ret, &group, err);
+}
+
+static int check_closed(const struct sealed_plan *plan, struct error *err)
+{
+    _cleanup_fd_ int route = plan->attached ? -1 : netlink_open(NETLINK_ROUTE, err);
+    if (plan->attached)
+        return 0;
+    return route < 0 ? route : rtnl_check_closed(route, err);
+}
+
+static int check_same(const struct sealed_past *past, const struct capture_sockets *sockets, int group, struct error *err)
+{
+    struct sealed_past now = {0};
+    int r = ruleset_fingerprint(&now.fingerprint, err);
+    if (r < 0)
+        return r;
+    sealed_note_sockets(sockets, &now);
+    bool same = now.fingerprint == past->fingerprint && now.fingerprint != 0 && group == past->group &&
+                !memcmp(now.ports, past->ports, sizeof(now.ports));
+    return same ? 0 : error_set(err, ESTALE, "the ruleset was changed meanwhile");
+}
+
+int sealed_resume(const struct sealed_plan *plan, const struct sealed_past *past, struct capture_sockets *ret, struct error *err)
+{
+    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    int group = -1;
+    int r = check_closed(plan, err);
+    if (r == 0)
+        r = open_sockets(past, &sockets, &group, err);
+    if (r == 0)
+        r = check_same(past, &sockets, group, err);
+    if (r < 0) {
+        capture_sockets_close(&sockets);
+        return r;
+    }
+    *ret = sockets;
+    return 0;
+}
+
+int sealed_renew(const struct sealed_plan *plan, const struct sealed_past *past, bool same_plan, const struct capture_sockets *sockets,
+                 uint64_t *ret_fingerprint, struct error *err)
+{
+    int r = check_closed(plan, err);
+    if (r == 0 && (!same_plan || check_same(past, sockets, past->group, err) < 0))
+        r = apply_ruleset(plan, sockets, past->group, err);
+    return r < 0 ? r : ruleset_fingerprint(ret_fingerprint, err);
 }
 
 int sealed_update(const struct sealed_plan *plan, const struct capture_sockets *sockets, int group,

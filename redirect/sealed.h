@@ -25,6 +25,19 @@ struct capture_sockets {
 #define CAPTURE_SOCKETS_NONE {{-1, -1}, {-1, -1}, {-1, -1}, -1}
 void capture_sockets_close(struct capture_sockets *sockets);
 
+/* How a namespace was captured: what a successor needs to go on from there instead of doing it again. */
+struct sealed_past {
+    uint16_t ports[CAPTURE_SOCKETS];   /* a bit of each socket of capture_sockets, in order; 0: none */
+    uint64_t cookies[CAPTURE_SOCKETS]; /* SO_COOKIE: given once until the machine restarts, so a socket is told from any other */
+    int group;                         /* of NFLOG; -1: none */
+    uint64_t fingerprint;              /* of the ruleset */
+    uint64_t plan;                     /* a hash of the plan the ruleset was made by; 0: nothing is known */
+};
+/* Notes ports and cookies. */
+void sealed_note_sockets(const struct capture_sockets *sockets, struct sealed_past *past);
+/* Gives the socket its place by its cookie; false: it is none of these, and stays the caller's. */
+bool sealed_place_socket(const struct sealed_past *past, int fd, struct capture_sockets *sockets);
+
 enum sealed_link { SEALED_LINK_AUTO, SEALED_LINK_DUMMY, SEALED_LINK_VETH, SEALED_LINK_LO };
 
 /* Addresses inside, after the convention of slirp and QEMU user networking. The name server is what resolv.conf names;
@@ -53,6 +66,13 @@ struct sealed_plan {
  * what sealed_update() wants to know. A namespace with a link that leads out is refused before anything in it is touched: it may
  * be somebody's. When it fails later, what it did is taken back. */
 int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, int *ret_group, struct error *err);
+/* A namespace that was captured before, by the same plan, and whose sockets were lost: new ones on the same ports make the ruleset
+ * that is still there right again, so nothing else is done, and nothing tested twice. Fails, and has changed nothing, when the
+ * ruleset is not what it was, a port is taken, or a link leads out: then sealed_capture() does it anew or says why not. */
+int sealed_resume(const struct sealed_plan *plan, const struct sealed_past *past, struct capture_sockets *ret, struct error *err);
+/* The same when the sockets are still there; a ruleset that is not what it was is made anew. *ret_fingerprint is its own. */
+int sealed_renew(const struct sealed_plan *plan, const struct sealed_past *past, bool same_plan, const struct capture_sockets *sockets,
+                 uint64_t *ret_fingerprint, struct error *err);
 /* The ruleset anew, with other ports, for the sockets that are there. */
 int sealed_update(const struct sealed_plan *plan, const struct capture_sockets *sockets, int group, struct error *err);
 /* Take back what sealed_capture() put there. No error when there is nothing. A link that leads out is never touched. */

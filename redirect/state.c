@@ -35,6 +35,40 @@ bool state_text_valid(const char *text, size_t size)
 
 /* ---- text ---- */
 
+static json_t *numbers(const struct sealed_past *past, bool cookies)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
+        json_array_append_new(array, json_integer(cookies ? (json_int_t)past->cookies[i] : past->ports[i]));
+    return array;
+}
+
+static json_t *format_past(const struct sealed_past *past)
+{
+    return json_pack("{s:o, s:o, s:i, s:I, s:I}", "ports", numbers(past, false), "cookies", numbers(past, true), "group",
+                     past->group, "fingerprint", (json_int_t)past->fingerprint, "plan", (json_int_t)past->plan);
+}
+
+/* Of another version, with other sockets, or not there: it stays all zero, and the namespace is captured from the start. */
+static void parse_past(json_t *root, struct sealed_past *ret)
+{
+    json_t *ports, *cookies;
+    json_int_t fingerprint, plan;
+    struct sealed_past past = {0};
+    if (!root || json_unpack(root, "{s:o, s:o, s:i, s:I, s:I}", "ports", &ports, "cookies", &cookies, "group", &past.group,
+                             "fingerprint", &fingerprint, "plan", &plan) < 0)
+        return;
+    if (json_array_size(ports) != CAPTURE_SOCKETS || json_array_size(cookies) != CAPTURE_SOCKETS)
+        return;
+    for (size_t i = 0; i < CAPTURE_SOCKETS; i++) {
+        past.ports[i] = (uint16_t)json_integer_value(json_array_get(ports, i));
+        past.cookies[i] = (uint64_t)json_integer_value(json_array_get(cookies, i));
+    }
+    past.fingerprint = (uint64_t)fingerprint;
+    past.plan = (uint64_t)plan;
+    *ret = past;
+}
+
 char *state_format(const struct state_record *r, const char *boot)
 {
     json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I}", "version", VERSION, "boot", boot,
@@ -42,6 +76,8 @@ char *state_format(const struct state_record *r, const char *boot)
                              r->attached, "pid", (int)r->pid, "start_time", (json_int_t)r->start_time, "netns_device",
                              (json_int_t)r->netns.device, "netns_inode", (json_int_t)r->netns.inode, "since",
                              (json_int_t)r->since);
+    if (root && r->past.plan)
+        json_object_set_new(root, "past", format_past(&r->past));
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_ENSURE_ASCII) : NULL;
     json_decref(root);
     return text;
@@ -62,11 +98,11 @@ int state_parse(const char *text, size_t length, const char *boot, struct state_
     const char *of_boot, *id, *name, *image, *policy, *path;
     json_int_t start_time, device, inode, since;
     struct state_record r = {0};
-    json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
-    if (!root || json_unpack_ex(root, &why, JSON_STRICT, "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I}",
+    json_t *past = NULL, *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
+    if (!root || json_unpack_ex(root, &why, 0, "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s?o}",
                                 "version", &version, "boot", &of_boot, "id", &id, "name", &name, "image", &image, "policy",
                                 &policy, "path", &path, "attached", &attached, "pid", &pid, "start_time", &start_time,
-                                "netns_device", &device, "netns_inode", &inode, "since", &since) < 0) {
+                                "netns_device", &device, "netns_inode", &inode, "since", &since, "past", &past) < 0) {
         json_decref(root);
         return error_set(err, EINVAL, "%s", why.text);
     }
@@ -75,6 +111,7 @@ int state_parse(const char *text, size_t length, const char *boot, struct state_
                  take_text(policy, r.policy, sizeof(r.policy)) && take_text(path, r.path, sizeof(r.path)) && pid >= 0 &&
                  (pid > 0 || path[0] == '/');
     bool stale = strcmp(of_boot, boot) != 0;
+    parse_past(past, &r.past);
     json_decref(root);
     if (!valid)
         return error_set(err, EINVAL, "it holds values that no gateway writes");
@@ -139,7 +176,7 @@ static int write_temporary(int folder, const char *name, const char *text, struc
     ssize_t written = fd < 0 ? -1 : write(fd, text, length);
     if (written >= 0 && (size_t)written != length)
         return error_set(err, ENOSPC, "cannot write the state file %s: no room", name);
-    if (written < 0 || fsync(fd) < 0)
+    if (written < 0)
         return error_errno(err, errno, "cannot write the state file %s", name);
     return 0;
 }
@@ -154,7 +191,7 @@ int state_write(int folder, const struct state_record *record, struct error *err
     file_name(record->id, TEMPORARY, temporary);
     int r = write_temporary(folder, temporary, text, err);
     free(text);
-    if (r == 0 && (renameat(folder, temporary, folder, name) < 0 || fsync(folder) < 0))
+    if (r == 0 && renameat(folder, temporary, folder, name) < 0)
         r = error_errno(err, errno, "cannot write the state file %s", name);
     if (r < 0)
         unlinkat(folder, temporary, 0);

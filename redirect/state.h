@@ -1,6 +1,7 @@
 /*
  * What the daemon must know again after it was restarted: one small JSON file an enrolment, in a folder that nobody else can
- * write. A file is written whole or not at all (temporary file, fsync, rename, fsync of the folder).
+ * write. A file is written whole or not at all, whatever kills us (temporary file, rename). What a power failure leaves of it is
+ * of no interest: it would be of another boot, and its namespace gone. So nothing waits for the disk.
  *
  * Nothing secret is in it, and nothing that is believed without a look: the namespace and the process that it names are
  * compared with what is there (redirect/identity.h).
@@ -22,6 +23,7 @@ struct state_record {
     uint64_t start_time;          /* of the process */
     struct namespace_id netns;
     int64_t since;                /* seconds of the epoch */
+    struct sealed_past past;      /* how it was captured, for whoever comes after us; `plan` 0: unknown */
 };
 
 /* 1 to 127 letters, digits, "_", "." and "-", the first one a letter or digit: what engines use, and a file name. */
