@@ -20,6 +20,7 @@
 #include "base/fds.h"
 #include "base/log.h"
 #include "redirect/notify.h"
+#include "redirect/privileges.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -93,7 +94,7 @@ static void worker_answered(struct daemon *d, const struct channel_message *mess
         d->config_serial = 0;
         if (code) {
             log_error("the worker does not take the new configuration (%s); a new one gets it", strerror(code));
-            kill(d->worker.pid, SIGKILL);
+            worker_process_kill(&d->worker);
         }
         reload_finished(d);
         return;
@@ -138,7 +139,7 @@ static void worker_late(struct loop_timer *timer)
 {
     struct daemon *d = list_entry(timer, struct daemon, worker_timer);
     log_error("the worker does not get ready; killed");
-    kill(d->worker.pid, SIGKILL);
+    worker_process_kill(&d->worker);
 }
 
 static void worker_due(struct loop_timer *timer)
@@ -166,7 +167,7 @@ static void start_worker(struct daemon *d)
     d->ping_serial = daemon_next_serial(d);
     r = watch_start(&d->loop, &d->channel_watch, d->worker.channel, EPOLLIN, channel_ready);
     if (r < 0 || channel_send_ping(d->worker.channel, d->ping_serial) < 0)
-        kill(d->worker.pid, SIGKILL);
+        worker_process_kill(&d->worker);
     else
         daemon_feed(d);
 }
@@ -349,7 +350,7 @@ static void drain_expired(struct loop_timer *timer)
 {
     struct daemon *d = list_entry(timer, struct daemon, worker_timer);
     log_error("the worker does not finish; killed");
-    kill(d->worker.pid, SIGKILL);
+    worker_process_kill(&d->worker);
 }
 
 static void close_sockets(struct enrolment *e)
@@ -363,7 +364,7 @@ static void drain(struct daemon *d)
 {
     if (d->draining || d->worker.pid < 0) {
         if (d->worker.pid > 0)
-            kill(d->worker.pid, SIGKILL);
+            worker_process_kill(&d->worker);
         stop(d, 0);
         return;
     }
@@ -376,7 +377,7 @@ static void drain(struct daemon *d)
     int r = d->options->drain_ms ? channel_send_drain(d->worker.channel, d->options->drain_ms)
                                  : channel_send_finish(d->worker.channel, false);
     if (r < 0)
-        kill(d->worker.pid, SIGKILL);
+        worker_process_kill(&d->worker);
     d->worker_timer.expired = drain_expired;
     loop_timer_start(&d->loop, &d->worker_timer, d->options->drain_ms + DRAIN_MARGIN_MS);
 }
@@ -457,7 +458,10 @@ static int start(struct daemon *d, struct error *err)
 {
     const struct daemon_options *o = d->options;
     raise_descriptor_limit();
-    int r = loop_init(&d->loop);
+    int r = privileges_cut(err);
+    if (r < 0)
+        return r;
+    r = loop_init(&d->loop);
     if (r < 0)
         return error_errno(err, -r, "cannot start the loop");
     if ((r = take_signals(d, err)) < 0)

@@ -34,6 +34,8 @@ int audit_file_open(const char *path, int *ret, struct error *err);
 /* Fork it. It gets standard error, the channel and `audit` (-1: none; the caller keeps it), and `mask` as its signal mask. */
 int worker_process_start(struct worker_process *worker, monitor_worker_fn run, void *arg, int audit, const sigset_t *mask,
                          struct error *err);
+/* SIGKILL, whatever user it is by now; SIGCHLD follows. */
+void worker_process_kill(const struct worker_process *worker);
 /* It was reaped: note when to start the next one. */
 void worker_process_died(struct worker_process *worker);
 /* Tell the operator, after worker_process_died(). */
