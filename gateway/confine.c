@@ -148,7 +148,10 @@ static const int allowed_calls[] = {
 static const int fatal_calls[] = {
     SCMP_SYS(execve), SCMP_SYS(execveat), SCMP_SYS(fork), SCMP_SYS(vfork), SCMP_SYS(ptrace), SCMP_SYS(mount),
     SCMP_SYS(unshare), SCMP_SYS(setns), SCMP_SYS(bpf), SCMP_SYS(process_vm_writev), SCMP_SYS(bind), SCMP_SYS(listen),
-    SCMP_SYS(keyctl), SCMP_SYS(userfaultfd),
+    SCMP_SYS(keyctl), SCMP_SYS(add_key), SCMP_SYS(userfaultfd), SCMP_SYS(process_vm_readv), SCMP_SYS(pidfd_getfd), SCMP_SYS(pidfd_open),
+    SCMP_SYS(io_uring_setup), SCMP_SYS(perf_event_open), SCMP_SYS(open_by_handle_at), SCMP_SYS(chroot), SCMP_SYS(pivot_root),
+    SCMP_SYS(umount2), SCMP_SYS(init_module), SCMP_SYS(finit_module), SCMP_SYS(kexec_load), SCMP_SYS(setuid), SCMP_SYS(setresuid),
+    SCMP_SYS(capset), SCMP_SYS(memfd_create), SCMP_SYS(mknodat), SCMP_SYS(symlinkat), SCMP_SYS(linkat),
 };
 /* clang-format on */
 

@@ -121,8 +121,10 @@ void worker_process_died(struct worker_process *worker)
 
 void worker_process_log_death(const struct worker_process *worker, int status)
 {
-    char how[64];
-    if (WIFSIGNALED(status))
+    char how[128];
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+        snprintf(how, sizeof(how), "was killed by its seccomp filter: it made a system call that only an intruder would");
+    else if (WIFSIGNALED(status))
         snprintf(how, sizeof(how), "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else
         snprintf(how, sizeof(how), "ended with status %d", WEXITSTATUS(status));
