@@ -65,15 +65,15 @@ static int without_list(int good, X509_STORE_CTX *store)
 int proof_verify_chain(X509_STORE_CTX *store, void *unused)
 {
     SSL *tls = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
-    struct proof *proof = SSL_get_app_data(tls);
+    struct proof_result *result = SSL_get_app_data(tls);
     const X509 *certificate = X509_STORE_CTX_get0_cert(store);
     (void)unused;
     X509_STORE_CTX_set_verify_cb(store, without_list);
     int good = X509_verify_cert(store);
     if (certificate)
-        note_certificate(&proof->result, certificate);
+        note_certificate(result, certificate);
     if (good <= 0)
-        proof->result.reason = reason_text(X509_STORE_CTX_get_error(store));
+        result->reason = reason_text(X509_STORE_CTX_get_error(store));
     return good;
 }
 
@@ -93,7 +93,7 @@ struct proof *proof_create(const struct trust *trust, const char *name)
         return NULL;
     }
     SSL_set_bio(p->tls, p->in, p->out);
-    SSL_set_app_data(p->tls, p);
+    SSL_set_app_data(p->tls, &p->result);
     SSL_set_connect_state(p->tls);
     SSL_set_hostflags(p->tls, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     if (SSL_set_tlsext_host_name(p->tls, name) != 1 || SSL_set1_host(p->tls, name) != 1) {

@@ -24,7 +24,7 @@ struct list_option {
 struct exec_options {
     const char *file, *policy, *audit;
     struct list_option allow, keep;
-    struct addr resolvers[RESOLVERS_MAX];
+    struct config_resolver resolvers[RESOLVERS_MAX];
     size_t resolver_count;
     struct cidr destinations[LIST_MAX];
     size_t destination_count;
@@ -72,16 +72,18 @@ static int add_item(const struct command *self, struct list_option *list, const 
 
 static int add_resolver(const struct command *self, struct exec_options *o, const char *text)
 {
-    struct addr resolver;
-    if (!addr_parse_with_port(text, 53, &resolver))
+    struct config_resolver resolver;
+    if (!config_resolver_parse(text, &resolver))
         return command_misuse(
             self,
-            "--resolver %s: write the address of a DNS server, as 192.0.2.53, 192.0.2.53:5353 or "
-            "[2001:db8::53]:53",
+            "--resolver %s: write the address of a DNS server, as 192.0.2.53, 192.0.2.53:5353, "
+            "[2001:db8::53]:53 or, for DNS over TLS, tls://192.0.2.53#dns.example.com",
             text);
     if (o->resolver_count == RESOLVERS_MAX)
         return command_misuse(self, "more than %d --resolver: leave some out", RESOLVERS_MAX);
     o->resolvers[o->resolver_count++] = resolver;
+    if (config_resolvers_mixed(o->resolvers, o->resolver_count))
+        return command_misuse(self, "--resolver %s: write tls:// before all of them or none", text);
     return EXIT_YES;
 }
 

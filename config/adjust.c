@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-int config_set_resolvers(struct config_snapshot *snapshot, const struct addr *resolvers, size_t count)
+int config_set_resolvers(struct config_snapshot *snapshot, const struct config_resolver *resolvers, size_t count)
 {
     if (count > RESOLVERS_MAX)
         return -E2BIG;

@@ -22,17 +22,16 @@
 static void read_resolver(struct load *load, const struct node *node, void *object)
 {
     struct config_snapshot *snapshot = object;
-    struct addr a;
+    struct config_resolver resolver;
     const char *text = schema_text(load, node, "a resolver");
     if (!text)
         return;
-    if (!addr_parse_with_port(text, 53, &a))
-        report(load, node->mark,
-               "a resolver cannot be \"%s\": write an address, or ADDR:PORT ([ADDR]:PORT for IPv6)", text);
+    if (!config_resolver_parse(text, &resolver))
+        report(load, node->mark, "a resolver cannot be \"%s\": %s", text, config_resolver_advice(text));
     else if (snapshot->resolver_count == RESOLVERS_MAX)
         report(load, node->mark, "too many resolvers: write at most %d", RESOLVERS_MAX);
     else
-        snapshot->resolvers[snapshot->resolver_count++] = a;
+        snapshot->resolvers[snapshot->resolver_count++] = resolver;
 }
 
 static void read_resolvers(struct load *load, const struct node *node, void *object)
@@ -40,6 +39,11 @@ static void read_resolvers(struct load *load, const struct node *node, void *obj
     if (node->kind == NODE_LIST && !node->first)
         report(load, node->mark, "resolvers is empty: name one, or remove the key to use the host's");
     schema_list(load, node, "resolvers", read_resolver, object);
+    const struct config_snapshot *snapshot = object;
+    if (config_resolvers_mixed(snapshot->resolvers, snapshot->resolver_count))
+        report(load, node->mark,
+               "resolvers has servers with and without tls://: write it before all of them or none, for whoever "
+               "blocks the encrypted ones would have the others asked");
 }
 
 static void read_host_address(struct load *load, const struct node *node, void *object)

@@ -131,7 +131,7 @@ void config_each_policy(const struct config_snapshot *snapshot,
         each(snapshot->own[i], arg);
 }
 
-const struct addr *config_resolvers(const struct config_snapshot *snapshot, size_t *ret_count)
+const struct config_resolver *config_resolvers(const struct config_snapshot *snapshot, size_t *ret_count)
 {
     *ret_count = snapshot->resolver_count;
     return snapshot->resolvers;

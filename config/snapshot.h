@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "acl/name.h"
 #include "acl/policy.h"
 #include "base/addr.h"
 #include "base/error.h"
@@ -18,6 +19,20 @@ struct config_upstream {
     enum config_upstream_kind kind;
     struct addr address;
 };
+
+/* A name server. */
+struct config_resolver {
+    struct addr address; /* with its port */
+    char name[ACL_NAME_MAX + 1]; /* "": plain DNS; else DNS over TLS, and the certificate has to be for this name */
+};
+#define CONFIG_RESOLVER_TEXT_MAX (ADDR_TEXT_MAX + ACL_NAME_MAX + 8)
+/* ADDR, ADDR:PORT, tls://ADDR#NAME or tls://ADDR:PORT#NAME. False, and *ret as it was, on anything else; then
+ * config_resolver_advice() says what to write. */
+bool config_resolver_parse(const char *text, struct config_resolver *ret);
+const char *config_resolver_advice(const char *text);
+const char *config_resolver_format(const struct config_resolver *resolver, char text[CONFIG_RESOLVER_TEXT_MAX]);
+/* Are there servers with TLS beside others? Who blocks the former would have the latter asked, so it is refused. */
+bool config_resolvers_mixed(const struct config_resolver *resolvers, size_t count);
 
 enum config_on_full { CONFIG_ON_FULL_DENY, CONFIG_ON_FULL_DROP };
 
@@ -58,7 +73,7 @@ int config_from_rules(const char *name, const char *profile, const char *const *
 
 /* What the command line adds, before the snapshot is shared. `resolvers` replace those of the file; a network is added to
  * `destinations.allow`. 0, -E2BIG or -ENOMEM. */
-int config_set_resolvers(struct config_snapshot *snapshot, const struct addr *resolvers, size_t count);
+int config_set_resolvers(struct config_snapshot *snapshot, const struct config_resolver *resolvers, size_t count);
 int config_allow_destination(struct config_snapshot *snapshot, const struct cidr *network);
 
 struct config_snapshot *config_ref(struct config_snapshot *snapshot);
@@ -82,8 +97,8 @@ const char *config_only_policy(const struct config_snapshot *snapshot);
 void config_each_policy(const struct config_snapshot *snapshot,
                         void (*each)(const struct acl_policy *policy, void *arg), void *arg);
 
-const struct addr *config_resolvers(const struct config_snapshot *snapshot,
-                                    size_t *ret_count);                /* 0: the host's */
+const struct config_resolver *config_resolvers(const struct config_snapshot *snapshot,
+                                               size_t *ret_count); /* 0: the host's */
 /* The addresses of gateway.hosts for a name in normal form; NULL: it is not there. Owned by the snapshot. */
 const struct addr *config_host(const struct config_snapshot *snapshot, const char *name, size_t length,
                                size_t *ret_count);

@@ -36,7 +36,7 @@ struct config_snapshot {
     size_t assignment_count;
     const struct acl_policy *fallback;
 
-    struct addr resolvers[RESOLVERS_MAX];
+    struct config_resolver resolvers[RESOLVERS_MAX];
     size_t resolver_count;
     struct host *hosts; /* sorted by name */
     size_t host_count;

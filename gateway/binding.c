@@ -88,7 +88,7 @@ static void deny_unresolved(struct flow *flow, int status)
 {
     metric_add(&flow->worker->metrics->upstream_errors[METRICS_NO_NAME], 1);
     flow_deny(flow, ACL_DNS_FAILED,
-              status == -ENOENT ? "the name has no address" : "no name server answered");
+              status == -ENOENT ? "the name has no address" : resolver_failure_text(status));
 }
 
 /* Neither DNS nor the certificate says that the address is the name's. */

@@ -11,7 +11,7 @@
 #include "gateway/dns_message.h"
 
 enum { HEADER = 12, LABEL_MAX = 63, WIRE_NAME_MAX = 255, JUMPS_MAX = 127, CNAMES_MAX = 16 };
-enum { CLASS_IN = 1, OPCODE_QUERY = 0, OPTION_EDE = 15 };
+enum { CLASS_IN = 1, OPCODE_QUERY = 0, OPTION_PADDING = 12, OPTION_EDE = 15 };
 enum { QR = 0x8000, AA = 0x0400, TC = 0x0200, RD = 0x0100, RA = 0x0080, AD = 0x0020, CD = 0x0010 };
 
 struct message {

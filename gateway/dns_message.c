@@ -458,6 +458,19 @@ ssize_t dns_query_write(uint16_t id, const char *name, uint16_t type, bool edns,
     return written(&w);
 }
 
+size_t dns_query_pad(uint8_t *query, size_t length, size_t block, size_t size)
+{
+    enum { OPTION_HEAD = 4 };
+    size_t padded = (length + OPTION_HEAD + block - 1) / block * block;
+    if (padded > size)
+        return length;
+    memset(query + length, 0, padded - length);
+    dns_set_u16(query + length - 2, (unsigned)(padded - length)); /* of OPT's options */
+    dns_set_u16(query + length, OPTION_PADDING);
+    dns_set_u16(query + length + 2, (unsigned)(padded - length - OPTION_HEAD));
+    return padded;
+}
+
 const char *dns_type_name(uint16_t type, char ret[12])
 {
     static const struct {

@@ -93,3 +93,6 @@ const char *dns_type_name(uint16_t type, char ret[12]);
 /* A query of our own, with an OPT record when `edns` (DNS_OPT_LENGTH bytes at its end): returns length, -ENOSPC, or -EINVAL for what is no name in normal form. */
 ssize_t dns_query_write(uint16_t id, const char *name, uint16_t type, bool edns, uint8_t *ret, size_t size);
 #define DNS_OPT_LENGTH 11
+/* Pads such a query, whose OPT record is at its end, with zeros to a multiple of `block` (RFC 7830; 128 by RFC 8467), so that
+ * its length tells less of the name. Returns the new length, or the old one when that is more than `size`. */
+size_t dns_query_pad(uint8_t *query, size_t length, size_t block, size_t size);

@@ -211,6 +211,15 @@ static void serve(const struct dns_question *question, const struct forwarder_an
         reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NONE, NULL);
 }
 
+/* Nobody could be asked, or nobody answered. */
+static void fail(const struct dns_question *question, const char *why)
+{
+    char text[128];
+    snprintf(text, sizeof(text), "sallyport: %s", why);
+    audit_denial(question, ACL_DNS_FAILED, why, NULL, false);
+    reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, text);
+}
+
 static void answer_question(const struct dns_question *question, const struct forwarder_answer *answer)
 {
     if (answer->lies) {
@@ -219,7 +228,7 @@ static void answer_question(const struct dns_question *question, const struct fo
         reply_refusal(question, DNS_SERVFAIL, DNS_EDE_FILTERED,
                       "sallyport: the answer does not fit the question");
     } else if (answer->status < 0) {
-        reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, "sallyport: no name server answered");
+        fail(question, resolver_failure_text(answer->status));
     } else if (!addresses_pass_guard(question, answer)) {
         refuse(question, ACL_DESTINATION_GUARDED, "the name resolves to a private or guarded address", NULL);
     } else {
@@ -304,7 +313,7 @@ static void forward(const struct dns_question *question, const struct acl_verdic
     }
     int r = wait_for_answer(question);
     if (r < 0)
-        reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, "sallyport: no name server to ask");
+        fail(question, resolver_failure_text(r));
     if (r > 0)
         watch_for_tunnels(question, verdict);
 }

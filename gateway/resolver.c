@@ -19,7 +19,8 @@
 
 #define ROUNDS 2
 #define TCP_MESSAGE_MAX (2 + 65535)
-#define QUESTION_MAX (12 + ACL_NAME_MAX + 2 + 4 + DNS_OPT_LENGTH)
+#define QUESTION_MAX 512 /* a header, a name, an OPT record, padding */
+#define PADDED_TO 128    /* RFC 8467 section 4.1 */
 
 struct resolver_exchange {
     struct list link;
@@ -30,13 +31,14 @@ struct resolver_exchange {
     void *arg;
     char name[ACL_NAME_MAX + 1];
     uint16_t type;
-    bool edns, over_tcp, tcp_sent;
+    bool edns, over_tls, over_tcp, tcp_sent;
+    struct dot_question by_tls;
     unsigned attempt, attempts_max;
     unsigned tried; /* servers of this round, a bit each */
     size_t server;  /* that is being asked */
     int last_error;
     uint8_t question[2 + QUESTION_MAX]; /* behind the two length bytes of TCP */
-    size_t question_length;
+    size_t question_length, question_fixed; /* all of it; what the answer has to repeat */
     uint8_t *tcp_answer;
     size_t tcp_used;
 };
@@ -48,6 +50,7 @@ static void exchange_destroy(struct resolver_exchange *x)
     int fd = x->poll.fd;
     poller_remove(x->resolver->poller, &x->poll);
     fd_close(&fd);
+    dot_cancel(&x->by_tls);
     deadline_stop(&x->deadline);
     list_remove(&x->link);
     x->resolver->outstanding--;
@@ -72,6 +75,7 @@ static void socket_drop(struct resolver_exchange *x)
     int fd = x->poll.fd;
     poller_remove(x->resolver->poller, &x->poll);
     fd_close(&fd);
+    dot_cancel(&x->by_tls);
     free(x->tcp_answer);
     x->tcp_answer = NULL;
     x->tcp_used = 0;
@@ -161,12 +165,14 @@ static int question_write(struct resolver_exchange *x)
     ssize_t length = dns_query_write(id, x->name, x->type, x->edns, message, QUESTION_MAX);
     if (length < 0)
         return (int)length;
-    if (x->attempt <
-        x->resolver->server_count) /* a server that garbles the case gets a second, plain question */
-        mix_case(message + 12, (size_t)length - 12);
+    x->question_fixed = (size_t)length - (x->edns ? DNS_OPT_LENGTH : 0);
     x->question_length = (size_t)length;
-    x->question[0] = (uint8_t)(length >> 8);
-    x->question[1] = (uint8_t)length;
+    if (x->over_tls && x->edns)
+        x->question_length = dns_query_pad(message, (size_t)length, PADDED_TO, QUESTION_MAX);
+    else if (!x->over_tls && x->attempt < x->resolver->server_count)
+        mix_case(message + 12, (size_t)length - 12); /* a server that garbles it gets a second, plain question */
+    x->question[0] = (uint8_t)(x->question_length >> 8);
+    x->question[1] = (uint8_t)x->question_length;
     return 0;
 }
 
@@ -174,8 +180,8 @@ static int question_write(struct resolver_exchange *x)
 static bool answers_our_question(const struct resolver_exchange *x, const uint8_t *bytes, size_t length)
 {
     const uint8_t *ours = x->question + 2;
-    size_t fixed = x->question_length - (x->edns ? DNS_OPT_LENGTH : 0);
-    return length >= fixed && memcmp(bytes, ours, 2) == 0 && memcmp(bytes + 12, ours + 12, fixed - 12) == 0;
+    return length >= x->question_fixed && memcmp(bytes, ours, 2) == 0 &&
+           memcmp(bytes + 12, ours + 12, x->question_fixed - 12) == 0;
 }
 
 static void tcp_begin(struct resolver_exchange *x)
@@ -195,7 +201,7 @@ static bool message_take(struct resolver_exchange *x, uint8_t *bytes, size_t len
     int r = dns_answer_parse(bytes, length, x->name, x->type, &facts);
     if (r < 0)
         attempt_failed(x, r);
-    else if (facts.truncated && !x->over_tcp)
+    else if (facts.truncated && !x->over_tcp && !x->over_tls)
         tcp_begin(x);
     else if ((facts.rcode == DNS_SERVFAIL || facts.rcode == DNS_REFUSED || facts.rcode == DNS_NOTIMP ||
               facts.rcode == DNS_FORMERR) &&
@@ -250,6 +256,15 @@ static void tcp_read(struct resolver_exchange *x)
         attempt_failed(x, -EBADMSG);
 }
 
+static void on_tls_answer(struct dot_question *question, int error, uint8_t *bytes, size_t length)
+{
+    struct resolver_exchange *x = list_entry(question, struct resolver_exchange, by_tls);
+    if (error < 0)
+        attempt_failed(x, error);
+    else if (!message_take(x, bytes, length))
+        attempt_failed(x, -EBADMSG);
+}
+
 static void on_ready(struct poll_handle *handle, uint32_t events)
 {
     struct resolver_exchange *x = list_entry(handle, struct resolver_exchange, poll);
@@ -276,7 +291,10 @@ static int attempt_open(struct resolver_exchange *x)
     struct sockaddr_storage to;
     if (x->server >= x->resolver->server_count) /* a new configuration took it away */
         return -ESRCH;
-    const struct addr *server = &x->resolver->servers[x->server];
+    const struct addr *server = &x->resolver->servers[x->server].address;
+    struct dot *dot = x->resolver->dots[x->server];
+    if (x->over_tls)
+        return dot ? dot_ask(dot, &x->by_tls, x->question, x->question_length + 2) : -ENOMEM;
     socklen_t to_length = addr_to_sockaddr(server, &to);
     int kind = x->over_tcp ? SOCK_STREAM : SOCK_DGRAM;
     _cleanup_fd_ int fd = socket(server->family, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -298,10 +316,12 @@ static int attempt_open(struct resolver_exchange *x)
  * what lets the callback run later, never inside resolver_ask(). */
 static void attempt_start(struct resolver_exchange *x)
 {
-    int r = x->over_tcp ? 0 : question_write(x);
+    int r = 0;
     if (!x->over_tcp) {
         x->server = server_next(x);
         x->tried |= 1u << x->server;
+        x->over_tls = x->server < x->resolver->server_count && *x->resolver->servers[x->server].name;
+        r = question_write(x);
     }
     deadline_start(&x->resolver->timeouts, &x->deadline);
     if (r == 0)
@@ -323,14 +343,39 @@ static void on_ready_or_failed(struct poll_handle *handle, uint32_t events)
 
 static void on_timeout(struct deadline *deadline)
 {
-    attempt_failed(list_entry(deadline, struct resolver_exchange, deadline), -ETIMEDOUT);
+    struct resolver_exchange *x = list_entry(deadline, struct resolver_exchange, deadline);
+    dot_give_up(&x->by_tls);
+    attempt_failed(x, -ETIMEDOUT);
 }
 
-void resolver_set_servers(struct resolver *resolver, const struct addr *servers, size_t count)
+static bool servers_are(const struct resolver *resolver, const struct config_resolver *servers, size_t count)
 {
-    resolver->server_count = count < RESOLVER_SERVERS_MAX ? count : RESOLVER_SERVERS_MAX;
-    memcpy(resolver->servers, servers, resolver->server_count * sizeof(*servers));
+    if (resolver->server_count != count)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!addr_equal(&resolver->servers[i].address, &servers[i].address) ||
+            strcmp(resolver->servers[i].name, servers[i].name))
+            return false;
+    return true;
+}
+
+void resolver_set_servers(struct resolver *resolver, const struct config_resolver *servers, size_t count)
+{
+    struct dot *old[RESOLVER_SERVERS_MAX];
+    count = count < RESOLVER_SERVERS_MAX ? count : RESOLVER_SERVERS_MAX;
+    if (servers_are(resolver, servers, count))
+        return;
+    memcpy(old, resolver->dots, sizeof(old));
+    memset(resolver->dots, 0, sizeof(resolver->dots));
     memset(resolver->health, 0, sizeof(resolver->health));
+    if (count > 0)
+        memcpy(resolver->servers, servers, count * sizeof(*servers));
+    resolver->server_count = count;
+    for (size_t i = 0; i < count; i++)
+        if (*servers[i].name)
+            resolver->dots[i] = dot_create(resolver->poller, &resolver->dot_idle, resolver->authorities, &servers[i]);
+    for (size_t i = 0; i < RESOLVER_SERVERS_MAX; i++)
+        dot_destroy(old[i]); /* who waited there asks the new ones */
 }
 
 /* Each question on its way has a socket: an eighth of all descriptors, for flows need the rest. */
@@ -343,23 +388,45 @@ static unsigned sockets_we_may_have(void)
 }
 
 void resolver_init(struct resolver *resolver, uv_loop_t *loop, struct poller *poller,
-                   const struct addr *servers, size_t count)
+                   struct authorities *authorities, const struct config_resolver *servers, size_t count)
 {
-    *resolver = (struct resolver){.poller = poller};
+    *resolver = (struct resolver){.poller = poller, .authorities = authorities};
     resolver->outstanding_max = sockets_we_may_have();
-    resolver_set_servers(resolver, servers, count);
     list_init(&resolver->exchanges);
     deadline_queue_init(&resolver->timeouts, loop, RESOLVER_ATTEMPT_MS, on_timeout);
+    deadline_queue_init(&resolver->dot_idle, loop, DOT_IDLE_MS, dot_idle_expired);
+    resolver_set_servers(resolver, servers, count);
 }
 
 void resolver_finish(struct resolver *resolver)
 {
     while (!list_empty(&resolver->exchanges))
         exchange_destroy(list_entry(resolver->exchanges.next, struct resolver_exchange, link));
+    for (size_t i = 0; i < RESOLVER_SERVERS_MAX; i++)
+        dot_destroy(resolver->dots[i]);
     deadline_queue_finish(&resolver->timeouts);
+    deadline_queue_finish(&resolver->dot_idle);
 }
 
-size_t resolver_read_host_servers(const char *path, struct addr *ret, size_t size)
+const char *resolver_failure_text(int status)
+{
+    switch (-status) {
+    case EKEYREJECTED:
+        return "the name server's certificate does not prove its name";
+    case ENOKEY:
+        return "there are no certificate authorities to verify the name server with";
+    case EBADMSG:
+        return "the name server's answer does not fit the question";
+    case EREMOTEIO:
+        return "the name server failed to find out";
+    case ENOBUFS:
+        return "no name server can be asked: there is none, or too many questions wait already";
+    default:
+        return "no name server answered";
+    }
+}
+
+size_t resolver_read_host_servers(const char *path, struct config_resolver *ret, size_t size)
 {
     char line[512];
     size_t count = 0;
@@ -368,8 +435,8 @@ size_t resolver_read_host_servers(const char *path, struct addr *ret, size_t siz
         return 0;
     while (count < size && fgets(line, sizeof(line), file)) {
         char word[64];
-        if (sscanf(line, " nameserver %63s", word) == 1 && addr_parse(word, strlen(word), &ret[count]))
-            ret[count++].port = 53;
+        if (sscanf(line, " nameserver %63s", word) == 1 && addr_parse(word, strlen(word), &ret[count].address))
+            ret[count++].address.port = 53;
     }
     fclose(file);
     return count;
@@ -393,6 +460,7 @@ struct resolver_exchange *resolver_ask(struct resolver *resolver, const char *na
     strcpy(x->name, name);
     poll_handle_init(&x->poll, on_ready_or_failed);
     deadline_init(&x->deadline);
+    dot_question_init(&x->by_tls, on_tls_answer);
     list_append(&resolver->exchanges, &x->link);
     resolver->outstanding++;
     attempt_start(x);

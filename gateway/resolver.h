@@ -7,6 +7,9 @@
  * turn; one that twice in a row did not answer is tried last for half a minute. The question is always
  * written by us: nothing of a client's query but name and type gets out.
  *
+ * A server with a name is asked over TLS and in no other way (dot.h); there the connection vouches for the
+ * answer, and the question is padded instead of spelt at random.
+ *
  * (c-ares 1.18, which Debian 12 has, keeps one UDP source port per server and knows no 0x20.)
  */
 #pragma once
@@ -14,8 +17,10 @@
 #include "acl/name.h"
 #include "base/addr.h"
 #include "base/list.h"
+#include "config/snapshot.h"
 #include "gateway/deadline.h"
 #include "gateway/dns_message.h"
+#include "gateway/dot.h"
 #include "gateway/poller.h"
 
 #include <stddef.h>
@@ -34,23 +39,28 @@ struct resolver_health {
 
 struct resolver {
     struct poller *poller;
-    struct addr servers[RESOLVER_SERVERS_MAX];
+    struct authorities *authorities;
+    struct config_resolver servers[RESOLVER_SERVERS_MAX];
+    struct dot *dots[RESOLVER_SERVERS_MAX]; /* of those that are asked over TLS */
     struct resolver_health health[RESOLVER_SERVERS_MAX];
     size_t server_count;
-    struct deadline_queue timeouts;
+    struct deadline_queue timeouts, dot_idle;
     struct list exchanges;
     unsigned outstanding, outstanding_max;
 };
 
-/* `servers` have their ports. None: every question fails. */
+/* No servers: every question fails. `authorities` (for servers with TLS) is borrowed, and may be NULL without such. */
 void resolver_init(struct resolver *resolver, uv_loop_t *loop, struct poller *poller,
-                   const struct addr *servers, size_t count);
-/* For questions from now on; those under way that come to their next attempt ask the new ones too. */
-void resolver_set_servers(struct resolver *resolver, const struct addr *servers, size_t count);
+                   struct authorities *authorities, const struct config_resolver *servers, size_t count);
+/* For questions from now on; those under way that come to their next attempt ask the new ones too. When they are those
+ * that it has, what is known of their health stays, and so do connections. */
+void resolver_set_servers(struct resolver *resolver, const struct config_resolver *servers, size_t count);
 /* Every outstanding question is dropped without its callback. */
 void resolver_finish(struct resolver *resolver);
 /* The `nameserver` lines of a resolv.conf(5), port 53. Returns how many. */
-size_t resolver_read_host_servers(const char *path, struct addr *ret, size_t size);
+size_t resolver_read_host_servers(const char *path, struct config_resolver *ret, size_t size);
+/* Why a question got no answer, from its status (below): a static sentence. */
+const char *resolver_failure_text(int status);
 
 /* `status` 0: `answer` (valid during the call, writable) has been through dns_answer_parse into `facts`; else
  * a negative errno (-ETIMEDOUT, -EBADMSG, -ECONNREFUSED, …) and no answer. */

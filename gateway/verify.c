@@ -1,7 +1,6 @@
 #include "gateway/verify.h"
 
 #include "base/fds.h"
-#include "base/log.h"
 #include "gateway/outbound.h"
 
 #include <errno.h>
@@ -63,10 +62,7 @@ struct verifier {
     uv_loop_t *loop;
     struct poller *poller;
     struct config_snapshot *const *snapshot;
-    char *system; /* the system's authorities, as text */
-    size_t system_length;
-    struct trust *trust; /* NULL: not needed yet */
-    bool distrusts;      /* there is nothing to make it from */
+    struct authorities *authorities;
     struct deadline_queue timeouts;
     struct list running, waiting;
     unsigned running_count, waiting_count;
@@ -205,7 +201,7 @@ static bool send_pending(struct check *c)
 /* The connection stands: the handshake begins. */
 static bool handshake_begin(struct check *c)
 {
-    c->proof = proof_create(c->verifier->trust, c->name);
+    c->proof = proof_create(authorities_trust(c->verifier->authorities), c->name);
     if (!c->proof) {
         check_fail(c, "out of memory");
         return false;
@@ -260,32 +256,13 @@ static void on_timeout(struct deadline *deadline)
 
 /* ---- running them ---- */
 
-static bool have_trust(struct verifier *v)
-{
-    struct error err;
-    size_t length;
-    const char *text = config_authorities(*v->snapshot, &length);
-    if (v->trust || v->distrusts)
-        return v->trust;
-    if (!text) {
-        text = v->system;
-        length = v->system_length;
-    }
-    if (!text || trust_create(text, length, &v->trust, &err) < 0) {
-        log_error("worker: no certificate authorities to verify origins with: %s",
-                  text ? err.text : "the system has none");
-        v->distrusts = true;
-    }
-    return v->trust;
-}
-
 static void on_ready_or_failed(struct poll_handle *handle, uint32_t events)
 {
     struct check *c = list_entry(handle, struct check, poll);
     if (handle->fd >= 0)
         on_ready(handle, events);
     else
-        check_fail(c, !c->verifier->trust   ? "there are no certificate authorities to verify with"
+        check_fail(c, !authorities_trust(c->verifier->authorities)   ? "there are no certificate authorities to verify with"
                       : c->outbound.problem ? c->outbound.problem
                                             : "the origin cannot be reached to be verified");
 }
@@ -298,7 +275,7 @@ static void check_run(struct check *c)
     v->running_count++;
     deadline_start(&v->timeouts, &c->timeout);
     int fd =
-        have_trust(v) ? outbound_open(&c->outbound, config_upstream(*v->snapshot), &c->address) : -ENOKEY;
+        authorities_trust(v->authorities) ? outbound_open(&c->outbound, config_upstream(*v->snapshot), &c->address) : -ENOKEY;
     if (fd >= 0 && poller_add(v->poller, &c->poll, fd) < 0)
         fd_close(&fd);
     if (fd < 0)
@@ -379,7 +356,7 @@ int verify_start(struct verifier *v, const char *name, const struct addr *addres
 
 /* ---- life ---- */
 
-struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller,
+struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller, struct authorities *authorities,
                                  struct config_snapshot *const *snapshot)
 {
     struct verifier *v = calloc(1, sizeof(*v));
@@ -390,20 +367,16 @@ struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller,
     v->loop = loop;
     v->poller = poller;
     v->snapshot = snapshot;
+    v->authorities = authorities;
     list_init(&v->running);
     list_init(&v->waiting);
     list_init(&v->ages);
     deadline_queue_init(&v->timeouts, loop, VERIFY_TIMEOUT_MS, on_timeout);
-    if (trust_read_system(&v->system, &v->system_length) < 0)
-        v->system = NULL;
     return v;
 }
 
 void verifier_reset(struct verifier *v)
 {
-    trust_destroy(v->trust);
-    v->trust = NULL;
-    v->distrusts = false;
     forget_all(v);
 }
 
@@ -421,8 +394,6 @@ void verifier_destroy(struct verifier *v)
     while (!list_empty(&v->waiting))
         check_free(list_entry(v->waiting.next, struct check, link));
     forget_all(v);
-    trust_destroy(v->trust);
-    free(v->system);
     v->timeouts.timer.data = v;
     uv_close((uv_handle_t *)&v->timeouts.timer, on_closed);
 }

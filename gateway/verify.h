@@ -7,14 +7,14 @@
  * for ten seconds. At most VERIFY_PARALLEL connections are under way, the next wait their turn; each ends
  * within VERIFY_TIMEOUT_MS, so a slow origin stalls nobody.
  *
- * Authorities are those of gateway.ca_file, else the system's, read before the worker confined itself. They
- * are parsed when they are first needed, which takes the loop some 20 ms, once.
+ * Authorities are those of authorities.h.
  */
 #pragma once
 
 #include "base/list.h"
 #include "certs/proof.h"
 #include "config/snapshot.h"
+#include "gateway/authorities.h"
 #include "gateway/deadline.h"
 #include "gateway/poller.h"
 
@@ -34,13 +34,12 @@ struct verify_waiter {
     void (*done)(struct verify_waiter *waiter, const struct proof_result *result); /* valid during the call */
 };
 
-/* `snapshot` is where the current configuration is found. Reads the system's authorities: before confinement.
- * NULL when out of memory. */
-struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller,
+/* `snapshot` is where the current configuration is found; `authorities` is borrowed. NULL when out of memory. */
+struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller, struct authorities *authorities,
                                  struct config_snapshot *const *snapshot);
 /* Nobody may be waiting any more; the loop must run once more. Accepts NULL. */
 void verifier_destroy(struct verifier *verifier);
-/* Another configuration is in force: its authorities count, and what the old ones proved is forgotten. */
+/* Other authorities count: what the old ones proved is forgotten. */
 void verifier_reset(struct verifier *verifier);
 
 void verify_waiter_init(struct verify_waiter *waiter,

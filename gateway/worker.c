@@ -252,9 +252,9 @@ static unsigned flow_limit(const struct worker *w)
     return w->limits->flows_total < room ? w->limits->flows_total : room;
 }
 
-static const struct addr *name_servers(const struct worker *w, size_t *ret_count)
+static const struct config_resolver *name_servers(const struct worker *w, size_t *ret_count)
 {
-    const struct addr *servers = config_resolvers(w->snapshot, ret_count);
+    const struct config_resolver *servers = config_resolvers(w->snapshot, ret_count);
     if (*ret_count > 0)
         return servers;
     *ret_count = w->host_server_count;
@@ -266,14 +266,14 @@ static void start_resolver(struct worker *w)
     size_t count;
     w->host_server_count =
         resolver_read_host_servers("/etc/resolv.conf", w->host_servers, RESOLVER_SERVERS_MAX);
-    const struct addr *servers = name_servers(w, &count);
-    resolver_init(&w->resolver, &w->loop, &w->poller, servers, count);
+    const struct config_resolver *servers = name_servers(w, &count);
+    resolver_init(&w->resolver, &w->loop, &w->poller, w->authorities, servers, count);
 }
 
 void worker_apply_config(struct worker *w)
 {
     size_t count;
-    const struct addr *servers = name_servers(w, &count);
+    const struct config_resolver *servers = name_servers(w, &count);
     w->limits = config_limits(w->snapshot);
     w->flow_limit = flow_limit(w);
     deadline_queue_set_duration(&w->hello_timeouts, w->limits->hello_timeout_ms);
@@ -281,6 +281,7 @@ void worker_apply_config(struct worker *w)
     deadline_queue_set_duration(&w->idle_timeouts, w->limits->idle_timeout_ms);
     deadline_queue_set_duration(&w->half_close_timeouts, w->limits->half_close_timeout_ms);
     resolver_set_servers(&w->resolver, servers, count);
+    authorities_reset(w->authorities);
     verifier_reset(w->verifier);
 }
 
@@ -346,9 +347,12 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     if (w->routes < 0)
         return w->routes;
     start_deadlines(w);
+    w->authorities = authorities_create(&w->snapshot);
+    if (!w->authorities)
+        return error_set(err, ENOMEM, "out of memory");
     start_resolver(w);
     w->forwarder = forwarder_create(&w->loop, &w->poller, &w->resolver, &w->snapshot);
-    w->verifier = verifier_create(&w->loop, &w->poller, &w->snapshot);
+    w->verifier = verifier_create(&w->loop, &w->poller, w->authorities, &w->snapshot);
     w->names = namebook_create(NAMEBOOK_PAIRS);
     w->report = report_create();
     if (!w->forwarder || !w->verifier || !w->names || !w->report)
@@ -407,6 +411,7 @@ static void release(struct worker *w)
     verifier_destroy(w->verifier);
     forwarder_destroy(w->forwarder);
     resolver_finish(&w->resolver);
+    authorities_destroy(w->authorities);
     finish_deadlines(w);
     poller_finish(&w->poller);
     loop_lag_stop(&w->lag);

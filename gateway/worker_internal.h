@@ -41,6 +41,7 @@ struct worker {
     struct audit *audit;
     struct metrics_worker *metrics; /* never NULL */
     struct loop_lag lag;
+    struct authorities *authorities;
     struct resolver resolver;
     struct forwarder *forwarder;
     struct verifier *verifier;
@@ -57,7 +58,7 @@ struct worker {
     uv_timer_t finish_timer;
     bool finishing, draining, summary;
     struct reload *reload; /* a configuration being loaded, or NULL */
-    struct addr host_servers[RESOLVER_SERVERS_MAX]; /* of the host's resolv.conf, for configurations that name none */
+    struct config_resolver host_servers[RESOLVER_SERVERS_MAX]; /* of the host's resolv.conf, for configurations that name none */
     size_t host_server_count;
     unsigned descriptors, capture_count;
     int exit_status;

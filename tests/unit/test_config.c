@@ -173,14 +173,14 @@ static void describe_policy(const struct acl_policy *policy, void *to)
 
 static char *describe(const struct config_snapshot *snapshot)
 {
-    char *text = NULL, address_text[ADDR_TEXT_MAX];
+    char *text = NULL, address_text[ADDR_TEXT_MAX], resolver_text[CONFIG_RESOLVER_TEXT_MAX];
     size_t size = 0, count;
     FILE *to = open_memstream(&text, &size);
     assert_non_null(to);
-    const struct addr *resolvers = config_resolvers(snapshot, &count);
+    const struct config_resolver *resolvers = config_resolvers(snapshot, &count);
     const struct config_limits *l = config_limits(snapshot);
     for (size_t i = 0; i < count; i++)
-        fprintf(to, "resolver %s\n", addr_format_with_port(&resolvers[i], address_text));
+        fprintf(to, "resolver %s\n", config_resolver_format(&resolvers[i], resolver_text));
     static const char *const hosts[] = {"db", "both.example.com", "example.com"};
     for (size_t h = 0; h < sizeof(hosts) / sizeof(*hosts); h++) {
         const struct addr *of_host = config_host(snapshot, hosts[h], strlen(hosts[h]), &count);
@@ -292,6 +292,23 @@ static void every_key_is_read(void **state)
     assert_true(config_destination_allowed(s, &v6));
     assert_false(config_destination_allowed(s, &outside));
     assert_null(config_only_policy(s));
+    config_unref(s);
+}
+
+static void name_servers_with_tls_are_read(void **state)
+{
+    (void)state;
+    static const char *const expected[] = {
+        "tls://192.0.2.53:853#dns.example", "tls://192.0.2.53:8853#dns.example",
+        "tls://[2001:db8::53]:853#dns.example", "tls://[2001:db8::53]:8853#dns.example",
+        "tls://[2001:db8::53]:853#dns.example"};
+    struct config_snapshot *s = must_load_file(CONFIGS "/good/resolvers_tls.yaml");
+    char text[CONFIG_RESOLVER_TEXT_MAX];
+    size_t count;
+    const struct config_resolver *resolvers = config_resolvers(s, &count);
+    assert_int_equal(count, sizeof(expected) / sizeof(*expected));
+    for (size_t i = 0; i < count; i++)
+        assert_string_equal(config_resolver_format(&resolvers[i], text), expected[i]);
     config_unref(s);
 }
 
@@ -814,6 +831,7 @@ int main(void)
         cmocka_unit_test(odd_files_are_warned_of),
         cmocka_unit_test(yaml_and_json_say_the_same),
         cmocka_unit_test(every_key_is_read),
+        cmocka_unit_test(name_servers_with_tls_are_read),
         cmocka_unit_test(origins_are_reached_and_proven_as_written),
         cmocka_unit_test(defaults_hold_where_nothing_is_written),
         cmocka_unit_test(a_policy_inherits_and_overrides),

@@ -98,17 +98,17 @@ static int bench_start(void **state)
     struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof(local);
     struct config_errors errors;
-    struct addr address;
+    struct config_resolver address = {0};
     memset(b, 0, sizeof(*b));
     assert_int_equal(uv_loop_init(&b->loop), 0);
     assert_int_equal(poller_init(&b->poller, &b->loop), 0);
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&local, size), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&local, &size), 0);
-    addr_from_sockaddr((struct sockaddr *)&local, &address);
+    addr_from_sockaddr((struct sockaddr *)&local, &address.address);
     poll_handle_init(&b->server, on_question);
     assert_int_equal(poller_add(&b->poller, &b->server, fd), 0);
-    resolver_init(&b->resolver, &b->loop, &b->poller, &address, 1);
+    resolver_init(&b->resolver, &b->loop, &b->poller, NULL, &address, 1);
     b->resolver.timeouts.duration_ms = 100; /* no need to wait for real */
     assert_int_equal(config_load_text("t.yaml", config_text, strlen(config_text), &b->snapshot, &errors), 0);
     b->forwarder = forwarder_create(&b->loop, &b->poller, &b->resolver, &b->snapshot);

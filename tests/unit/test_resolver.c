@@ -238,8 +238,8 @@ static void bench_start(struct bench *b, enum script first, enum script second)
     assert_int_equal(poller_init(&b->poller, &b->loop), 0);
     server_start(&b->servers[0], &b->poller, first);
     server_start(&b->servers[1], &b->poller, second);
-    struct addr addresses[2] = {b->servers[0].address, b->servers[1].address};
-    resolver_init(&b->resolver, &b->loop, &b->poller, addresses, 2);
+    struct config_resolver servers[2] = {{.address = b->servers[0].address}, {.address = b->servers[1].address}};
+    resolver_init(&b->resolver, &b->loop, &b->poller, NULL, servers, 2);
     b->resolver.timeouts.duration_ms = 100; /* no need to wait for real */
 }
 
