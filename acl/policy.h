@@ -51,7 +51,7 @@ struct acl_request {
 
 /* Limits of each container that has the policy; 0: as the gateway's. */
 struct acl_limits {
-    unsigned flows, dns_queries_per_second;
+    unsigned flows, flows_per_second, dns_queries_per_second;
 };
 
 struct acl_policy;

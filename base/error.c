@@ -3,6 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* One printable line, whatever bytes of others were put into it. */
+static void clean(struct error *err)
+{
+    for (char *c = err->text; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+}
+
 int error_set(struct error *err, int code, const char *format, ...)
 {
     if (err) {
@@ -11,6 +19,7 @@ int error_set(struct error *err, int code, const char *format, ...)
         va_start(args, format);
         vsnprintf(err->text, sizeof(err->text), format, args);
         va_end(args);
+        clean(err);
     }
     return -code;
 }
@@ -23,6 +32,7 @@ int error_errno(struct error *err, int code, const char *format, ...)
         va_start(args, format);
         vsnprintf(err->text, sizeof(err->text), format, args);
         va_end(args);
+        clean(err);
         size_t used = strlen(err->text);
         snprintf(err->text + used, sizeof(err->text) - used, ": %s", strerror(code));
     }
@@ -37,6 +47,7 @@ int error_prefix(struct error *err, const char *format, ...)
     va_start(args, format);
     vsnprintf(err->text, sizeof(err->text), format, args);
     va_end(args);
+    clean(err);
     size_t used = strlen(err->text);
     snprintf(err->text + used, sizeof(err->text) - used, ": %s", rest);
     return -err->code;

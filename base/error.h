@@ -11,7 +11,7 @@
 
 struct error {
     int code;       /* positive errno, 0 when nothing failed */
-    char text[512]; /* one line, no newline, not capitalised; says what to do where it can */
+    char text[512]; /* one line, no control characters ("?" in their place), not capitalised; says what to do where it can */
 };
 
 /* Fill `err` (may be NULL) with errno `code` (positive) and a formatted sentence. Returns -code. */

@@ -40,7 +40,7 @@ class _PinnedGateway(daemon.Gateway):
 
     def write_policy(self, policy):
         self.config.write_text(
-            f"version: 1\ngateway: {{resolvers: [{NAME_SERVER}], limits: {{flows_per_container: 16000, flows_total: 16000}}}}\n"
+            f"version: 1\ngateway: {{resolvers: [{NAME_SERVER}], limits: {{flows_per_container: 16000, flows_total: 16000, flows_per_second: 1000000}}}}\n"
             f"destinations: {{allow: [198.18.0.0/15]}}\n{policy}")
 
 

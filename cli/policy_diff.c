@@ -120,6 +120,7 @@ static void compare_options(struct diff *d, const struct acl_policy *a, const st
                    acl_policy_ech_denied(b) ? "deny" : "record", NULL);
     const struct acl_limits *left = acl_policy_limits(a), *right = acl_policy_limits(b);
     compare_limit(d, "limits.flows_per_container", left->flows, right->flows);
+    compare_limit(d, "limits.flows_per_second", left->flows_per_second, right->flows_per_second);
     compare_limit(d, "limits.dns_queries_per_second", left->dns_queries_per_second,
                   right->dns_queries_per_second);
 }

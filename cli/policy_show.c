@@ -61,6 +61,8 @@ static void put_options(struct json *j, const struct acl_policy *policy)
     const struct acl_limits *limits = acl_policy_limits(policy);
     if (limits->flows)
         json_unsigned(j, "flows_per_container", limits->flows);
+    if (limits->flows_per_second)
+        json_unsigned(j, "flows_per_second", limits->flows_per_second);
     if (limits->dns_queries_per_second)
         json_unsigned(j, "dns_queries_per_second", limits->dns_queries_per_second);
 }
@@ -92,6 +94,8 @@ static void show_policy(const struct acl_policy *policy)
         printf(", verify_origin %s", policy_verify_text(acl_policy_verify(policy)));
     if (limits->flows)
         printf(", flows_per_container %u", limits->flows);
+    if (limits->flows_per_second)
+        printf(", flows_per_second %u", limits->flows_per_second);
     if (limits->dns_queries_per_second)
         printf(", dns_queries_per_second %u", limits->dns_queries_per_second);
     printf("\n");

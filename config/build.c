@@ -73,6 +73,8 @@ static void set_options(const struct builder *b, const struct draft *draft)
     struct acl_limits limits = *acl_policy_limits(b->policy);
     if (draft->limits.flows)
         limits.flows = draft->limits.flows;
+    if (draft->limits.flows_per_second)
+        limits.flows_per_second = draft->limits.flows_per_second;
     if (draft->limits.dns_queries_per_second)
         limits.dns_queries_per_second = draft->limits.dns_queries_per_second;
     acl_policy_set_limits(b->policy, &limits);

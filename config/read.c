@@ -218,6 +218,7 @@ DURATION(idle_timeout, 1 * SECONDS, 720 * HOURS)
 DURATION(half_close_timeout, 1 * SECONDS, 24 * HOURS)
 NUMBER(flows_per_container, 1, 1000000)
 NUMBER(flows_total, 1, 1000000)
+NUMBER(flows_per_second, 1, 1000000)
 NUMBER(dns_queries_per_second, 1, 1000000)
 
 static void read_limits(struct load *load, const struct node *node, void *object)
@@ -229,6 +230,7 @@ static void read_limits(struct load *load, const struct node *node, void *object
         {"half_close_timeout", read_half_close_timeout},
         {"flows_per_container", read_flows_per_container},
         {"flows_total", read_flows_total},
+        {"flows_per_second", read_flows_per_second},
         {"dns_queries_per_second", read_dns_queries_per_second},
     };
     schema_map(load, node, "limits", FIELDS(fields), &((struct config_snapshot *)object)->limits);
@@ -424,6 +426,11 @@ static void read_flows_of_policy(struct load *load, const struct node *node, voi
     schema_count(load, node, "flows_per_container", 1, 1000000, &((struct acl_limits *)object)->flows);
 }
 
+static void read_flow_rate_of_policy(struct load *load, const struct node *node, void *object)
+{
+    schema_count(load, node, "flows_per_second", 1, 1000000, &((struct acl_limits *)object)->flows_per_second);
+}
+
 static void read_queries_of_policy(struct load *load, const struct node *node, void *object)
 {
     schema_count(load, node, "dns_queries_per_second", 1, 1000000,
@@ -433,6 +440,7 @@ static void read_queries_of_policy(struct load *load, const struct node *node, v
 static void read_policy_limits(struct load *load, const struct node *node, void *object)
 {
     static const struct field fields[] = {{"flows_per_container", read_flows_of_policy},
+                                          {"flows_per_second", read_flow_rate_of_policy},
                                           {"dns_queries_per_second", read_queries_of_policy}};
     schema_map(load, node, "a policy's limits", FIELDS(fields), &((struct draft *)object)->limits);
 }

@@ -17,6 +17,7 @@ struct config_snapshot *snapshot_create(void)
         .half_close_timeout_ms = 300000,
         .flows_per_container = 2048,
         .flows_total = 8192,
+        .flows_per_second = 1000,
         .dns_queries_per_second = 200,
     };
     return s;

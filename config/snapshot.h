@@ -44,6 +44,7 @@ struct config_limits {
     unsigned half_close_timeout_ms;  /* one side has finished, nothing flows; default 300 000 */
     unsigned flows_per_container;    /* default 2 048 */
     unsigned flows_total;            /* default 8 192; capped below RLIMIT_NOFILE by the worker */
+    unsigned flows_per_second;       /* new ones, per container, burst of the same; default 1 000 */
     unsigned dns_queries_per_second; /* per container, burst of the same; default 200 */
 };
 

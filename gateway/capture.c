@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #define ACCEPT_BATCH 64
+#define REFUSALS_BEFORE_PAUSE 16 /* a flood is refused at this pace: others, and the log, come first */
 #define PACKET_EVENTS_PER_SECOND 50
 
 bool rate_take(struct rate *rate, unsigned per_second, uint64_t now_ms)
@@ -45,6 +46,11 @@ static void accept_ready(struct poll_handle *handle, uint32_t events)
         if (fd >= 0) {
             addr_from_sockaddr((struct sockaddr *)&from, &source);
             flow_start(listener->capture, listener, fd, &source);
+            if (listener->capture->flows_over_rate >= REFUSALS_BEFORE_PAUSE) {
+                listener->capture->flows_over_rate = 0;
+                deadline_start(&w->accept_pauses, &listener->pause);
+                return;
+            }
         } else if (errno == EAGAIN) {
             return;
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {

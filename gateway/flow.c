@@ -429,12 +429,18 @@ static bool admit(struct flow *flow, const struct capture_listener *listener)
     } else if (flow->capture->flows > flows) {
         metric_add(&w->metrics->limits[METRICS_LIMIT_CONTAINER_FLOWS], 1);
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows of this container");
+    } else if (!rate_take(&flow->capture->flow_rate, own->flows_per_second ? own->flows_per_second : w->limits->flows_per_second,
+                          uv_now(&w->loop))) {
+        flow->capture->flows_over_rate++;
+        metric_add(&w->metrics->limits[METRICS_LIMIT_FLOW_RATE], 1);
+        flow_deny(flow, ACL_LIMIT_RATE, "new flows of this container, in this second");
     } else if (w->flow_count > w->flow_limit) {
         metric_add(&w->metrics->limits[METRICS_LIMIT_TOTAL_FLOWS], 1);
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows in total");
     } else if (!audit_ready(w->audit)) {
         flow_deny(flow, ACL_AUDIT_UNAVAILABLE, NULL);
     } else {
+        flow->capture->flows_over_rate = 0;
         return true;
     }
     return false;

@@ -87,7 +87,8 @@ struct capture {
     const struct acl_policy *policy;
     struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog;
     unsigned flows, dns_connections, dns_waiting;
-    struct rate dns_rate, limit_events, packet_rate;
+    struct rate flow_rate, dns_rate, limit_events, packet_rate;
+    unsigned flows_over_rate; /* refused one after the other */
     bool packets_seen;
     uint32_t packets_next;     /* sequence of the next logged packet */
     uint64_t packets_left_out; /* refused packets that no event has told of */

@@ -192,6 +192,7 @@ static const char *const query_words[] = {[METRICS_QUERY_ALLOWED] = "allowed", [
                                           [METRICS_QUERY_LIMITED] = "limited", [METRICS_QUERY_MALFORMED] = "malformed"};
 static const char *const limit_words[] = {[METRICS_LIMIT_CONTAINER_FLOWS] = "container_flows",
                                           [METRICS_LIMIT_TOTAL_FLOWS] = "total_flows",
+                                          [METRICS_LIMIT_FLOW_RATE] = "flow_rate",
                                           [METRICS_LIMIT_DNS_QUERIES] = "dns_queries",
                                           [METRICS_LIMIT_MEMORY] = "memory"};
 static const char *const direction_words[] = {"up", "down"};

@@ -34,6 +34,14 @@ def test_flows_of_one_container(lab):
     assert run.audit.reasons() == {"limit_connections"} and len(run.audit.denied()) >= 20
 
 
+def test_new_flows_a_second(lab):
+    run = lab.exec(["python3", "-c", HOLD, "100"], config=policy(lab, "flows_per_second: 20")).ok()
+    served, after = run.out.split()
+    assert 20 <= int(served) < 100 and after == "after"
+    refused = run.audit.denied()
+    assert run.audit.reasons() == {"limit_rate"} and len(refused) >= 100 - int(served)
+
+
 def test_few_descriptors_are_shared_out_not_run_out_of(lab):
     """With room for a few descriptors: some are refused, nothing hangs, and afterwards it serves as before."""
     line, audit_path = lab.command_line(["python3", "-c", HOLD, "100"], config=policy(lab, ""))

@@ -7,6 +7,7 @@
 
 #include "base/addr.h"
 #include "base/cursor.h"
+#include "base/error.h"
 #include "base/fds.h"
 #include "base/json.h"
 
@@ -154,13 +155,25 @@ static void descriptors_travel(void **state)
     close(pair[1]);
 }
 
+static void errors_are_one_printable_line(void **state)
+{
+    (void)state;
+    struct error err;
+    assert_int_equal(error_set(&err, EINVAL, "%s is \"%s\"", "it", "a\nb\x1b[2J\x7f\tc\xc3\xa4"), -EINVAL);
+    assert_string_equal(err.text, "it is \"a?b?[2J??c\xc3\xa4\"");
+    error_prefix(&err, "%s", "\r");
+    assert_string_equal(err.text, "?: it is \"a?b?[2J??c\xc3\xa4\"");
+    error_errno(&err, ENOENT, "\v");
+    assert_string_equal(err.text, "?: No such file or directory");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cursor_fails_once_and_for_all), cmocka_unit_test(address_literals_are_strict),
         cmocka_unit_test(address_text_goes_round),       cmocka_unit_test(networks_contain_their_addresses),
         cmocka_unit_test(json_escapes_hostile_bytes),    cmocka_unit_test(json_never_overruns),
-        cmocka_unit_test(descriptors_travel),
+        cmocka_unit_test(descriptors_travel),            cmocka_unit_test(errors_are_one_printable_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

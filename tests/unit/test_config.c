@@ -165,9 +165,9 @@ static bool describe_rule(const struct acl_rule_view *rule, void *to)
 static void describe_policy(const struct acl_policy *policy, void *to)
 {
     const struct acl_limits *limits = acl_policy_limits(policy);
-    fprintf(to, "policy %s: mode %d, dns %d, bind %d, ech denied %d, limits %u %u\n", acl_policy_name(policy),
+    fprintf(to, "policy %s: mode %d, dns %d, bind %d, ech denied %d, limits %u %u %u\n", acl_policy_name(policy),
             acl_policy_mode(policy), acl_policy_dns(policy), acl_policy_bind(policy),
-            acl_policy_ech_denied(policy), limits->flows, limits->dns_queries_per_second);
+            acl_policy_ech_denied(policy), limits->flows, limits->flows_per_second, limits->dns_queries_per_second);
     acl_policy_each(policy, describe_rule, to);
 }
 
@@ -189,8 +189,8 @@ static char *describe(const struct config_snapshot *snapshot)
     }
     fprintf(to, "audit %s, on full %d\n", config_audit_file(snapshot) ? config_audit_file(snapshot) : "-",
             config_on_full(snapshot));
-    fprintf(to, "limits %u %u %u %u %u %u %u\n", l->hello_timeout_ms, l->connect_timeout_ms,
-            l->idle_timeout_ms, l->half_close_timeout_ms, l->flows_per_container, l->flows_total,
+    fprintf(to, "limits %u %u %u %u %u %u %u %u\n", l->hello_timeout_ms, l->connect_timeout_ms,
+            l->idle_timeout_ms, l->half_close_timeout_ms, l->flows_per_container, l->flows_total, l->flows_per_second,
             l->dns_queries_per_second);
     config_each_policy(snapshot, describe_policy, to);
     fprintf(to, "ci: %s, default: %s\n", assigned(snapshot, "ci-1", NULL), assigned(snapshot, NULL, NULL));
@@ -220,11 +220,12 @@ static void limits_are_inherited_one_by_one(void **state)
     (void)state;
     struct config_snapshot *s =
         must_load_text("version: 1\npolicies:\n"
-                       "  a: {limits: {flows_per_container: 9, dns_queries_per_second: 3}}\n"
+                       "  a: {limits: {flows_per_container: 9, flows_per_second: 7, dns_queries_per_second: 3}}\n"
                        "  b: {extends: a, limits: {flows_per_container: 5}}\n"
                        "  c: {}\n");
     const struct acl_limits *b = acl_policy_limits(config_policy(s, "b"));
     assert_int_equal(b->flows, 5);
+    assert_int_equal(b->flows_per_second, 7);
     assert_int_equal(b->dns_queries_per_second, 3);
     assert_int_equal(acl_policy_limits(config_policy(s, "c"))->flows, 0);
     config_unref(s);
@@ -284,7 +285,7 @@ static void every_key_is_read(void **state)
                              "host both.example.com 192.0.2.1\n"
                              "host both.example.com 2001:db8::1\n"
                              "audit /var/log/sallyport/audit.jsonl, on full 1\n"
-                             "limits 500 20000 7200000 300000 64 1000 20\n");
+                             "limits 500 20000 7200000 300000 64 1000 50 20\n");
     free(got);
     struct addr inside = address("10.20.255.1:443"), outside = address("10.21.0.1:443"),
                 v6 = address("2001:db8:1::9");
@@ -341,8 +342,8 @@ static void defaults_hold_where_nothing_is_written(void **state)
     struct config_snapshot *s = must_load_text("version: 1\npolicies: {web: {allow: [api.example.com]}}\n");
     char *got = describe(s);
     assert_string_equal(got, "audit -, on full 0\n"
-                             "limits 10000 15000 3600000 300000 2048 8192 200\n"
-                             "policy web: mode 0, dns 0, bind 0, ech denied 0, limits 0 0\n"
+                             "limits 10000 15000 3600000 300000 2048 8192 1000 200\n"
+                             "policy web: mode 0, dns 0, bind 0, ech denied 0, limits 0 0 0\n"
                              "  allow api.example.com\n"
                              "ci: deny, default: deny\n");
     free(got);
@@ -394,7 +395,7 @@ static void a_verdict_tells_where_its_rule_is_written(void **state)
         const char *name, *file;
         unsigned line;
     } cases[] = {
-        {"api.example.com", "complete.yaml", 27},      {"base.example.com", "complete.yaml", 19},
+        {"api.example.com", "complete.yaml", 28},      {"base.example.com", "complete.yaml", 20},
         {"github.com", "preset git-hosts", 0},         {"a.files.example.com", "names/allow.txt", 4},
         {"ads.example.com", "names/hosts.txt", 8},     {"tracker.example.com", "names/hosts.txt", 9},
         {"metrics.example.com", "names/hosts.txt", 9},

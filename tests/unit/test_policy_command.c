@@ -51,57 +51,57 @@ static void targets_are_judged_as_the_gateway_would(void **state)
         const char *answer; /* up to the reason's explanation */
     } cases[] = {
         {"https://api.example.com/path?query", EXIT_YES,
-         "allow: tls api.example.com:443 by policy web: rule \"api.example.com\" (complete.yaml:27), "
+         "allow: tls api.example.com:443 by policy web: rule \"api.example.com\" (complete.yaml:28), "
          "rule_allow"},
         {"API.example.com.", EXIT_YES,
-         "allow: tls api.example.com:443 by policy web: rule \"api.example.com\" (complete.yaml:27), "
+         "allow: tls api.example.com:443 by policy web: rule \"api.example.com\" (complete.yaml:28), "
          "rule_allow"},
         {"http://api.example.com", EXIT_YES,
-         "allow: http api.example.com:80 by policy web: rule \"api.example.com\" (complete.yaml:27), "
+         "allow: http api.example.com:80 by policy web: rule \"api.example.com\" (complete.yaml:28), "
          "rule_allow"},
         {"api.example.com:80", EXIT_YES,
-         "allow: http api.example.com:80 by policy web: rule \"api.example.com\" (complete.yaml:27), "
+         "allow: http api.example.com:80 by policy web: rule \"api.example.com\" (complete.yaml:28), "
          "rule_allow"},
         {"a.b.example.org", EXIT_YES,
-         "allow: tls a.b.example.org:443 by policy web: rule \"*.example.org\" (complete.yaml:28), "
+         "allow: tls a.b.example.org:443 by policy web: rule \"*.example.org\" (complete.yaml:29), "
          "rule_allow"},
         {"example.org", EXIT_NO, "deny: tls example.org:443 by policy web: no_rule"},
         {"notexample.org", EXIT_NO, "deny: tls notexample.org:443 by policy web: no_rule"},
         {"tcp://git.example.com:22", EXIT_YES,
-         "allow: tcp git.example.com:22 by policy web: rule \"tcp://git.example.com:22\" (complete.yaml:29), "
+         "allow: tcp git.example.com:22 by policy web: rule \"tcp://git.example.com:22\" (complete.yaml:30), "
          "rule_allow"},
         {"git.example.com:22", EXIT_YES,
-         "allow: tcp git.example.com:22 by policy web: rule \"tcp://git.example.com:22\" (complete.yaml:29), "
+         "allow: tcp git.example.com:22 by policy web: rule \"tcp://git.example.com:22\" (complete.yaml:30), "
          "rule_allow"},
         {"other.example.com:22", EXIT_NO, "deny: tcp other.example.com:22 by policy web: no_rule"},
         {"git.example.com", EXIT_NO, "deny: tls git.example.com:443 by policy web: no_rule"},
         {"git.example.com:23", EXIT_NO, "deny: tcp git.example.com:23 by policy web: port_denied"},
         {"https://example.net:8443", EXIT_YES,
-         "allow: tls example.net:8443 by policy web: rule \"https://example.net:8443\" (complete.yaml:30), "
+         "allow: tls example.net:8443 by policy web: rule \"https://example.net:8443\" (complete.yaml:31), "
          "rule_allow"},
         {"example.net:8443", EXIT_YES,
-         "allow: tls example.net:8443 by policy web: rule \"https://example.net:8443\" (complete.yaml:30), "
+         "allow: tls example.net:8443 by policy web: rule \"https://example.net:8443\" (complete.yaml:31), "
          "rule_allow"},
         {"https://example.net", EXIT_NO, "deny: tls example.net:443 by policy web: no_rule"},
         {"10.20.1.2:5432", EXIT_YES,
-         "allow: tcp 10.20.1.2:5432 by policy web: rule \"10.20.0.0/16:5432\" (complete.yaml:31), "
+         "allow: tcp 10.20.1.2:5432 by policy web: rule \"10.20.0.0/16:5432\" (complete.yaml:32), "
          "rule_allow"},
         {"10.21.1.2:5432", EXIT_NO, "deny: tcp 10.21.1.2:5432 by policy web: no_rule"},
         {"[2001:db8:1::7]:5432", EXIT_YES,
-         "allow: tcp [2001:db8:1::7]:5432 by policy web: rule \"[2001:db8:1::]/48:5432\" (complete.yaml:32), "
+         "allow: tcp [2001:db8:1::7]:5432 by policy web: rule \"[2001:db8:1::]/48:5432\" (complete.yaml:33), "
          "rule_allow"},
         {"https://203.0.113.1", EXIT_NO, "deny: tls 203.0.113.1:443 by policy web: no_rule"},
         {"2001:db8::1", EXIT_NO, "deny: tcp [2001:db8::1]:443 by policy web: no_rule"},
         {"ntp.example.com:123", EXIT_YES,
-         "allow: tcp ntp.example.com:123 by policy web: rule \":123\" (complete.yaml:33), rule_allow"},
+         "allow: tcp ntp.example.com:123 by policy web: rule \":123\" (complete.yaml:34), rule_allow"},
         {"10.99.0.1:123", EXIT_NO,
          "deny: tcp 10.99.0.1:123 by policy web: destination_guarded (private (RFC 1918))"},
         {"10.20.0.1:123", EXIT_YES,
-         "allow: tcp 10.20.0.1:123 by policy web: rule \":123\" (complete.yaml:33), rule_allow"}, /* destinations.allow
+         "allow: tcp 10.20.0.1:123 by policy web: rule \":123\" (complete.yaml:34), rule_allow"}, /* destinations.allow
                                                                                                    */
         {"127.0.0.1:123", EXIT_NO, "deny: tcp 127.0.0.1:123 by policy web: destination_guarded"},
         {"gist.example.com", EXIT_NO,
-         "deny: tls gist.example.com:443 by policy web: rule \"gist.example.com\" (complete.yaml:20), "
+         "deny: tls gist.example.com:443 by policy web: rule \"gist.example.com\" (complete.yaml:21), "
          "rule_deny"},
         {"tracker.example.com", EXIT_NO,
          "deny: tls tracker.example.com:443 by policy web: rule \"tracker.example.com\" (names/hosts.txt:9), "
@@ -234,13 +234,13 @@ static void each_answer_says_what_would_change_it(void **state)
          "address rule"},
         {"127.0.0.1:123", "nothing opens it: loopback (RFC 1122) addresses are guarded always"},
         {"gist.example.com",
-         "to allow it, remove the deny rule \"gist.example.com\" (complete.yaml:20), and write "
+         "to allow it, remove the deny rule \"gist.example.com\" (complete.yaml:21), and write "
          "\"gist.example.com\" under allow"},
         {"api.example.com", "to deny it, write \"api.example.com\" under deny, or remove the allow rule "
-                            "\"api.example.com\" (complete.yaml:27)"},
+                            "\"api.example.com\" (complete.yaml:28)"},
         {"ntp.example.com:123",
          "to deny it, write \"ntp.example.com\" under deny, or remove the allow rule \":123\" "
-         "(complete.yaml:33)"},
+         "(complete.yaml:34)"},
     };
     static struct outcome got;
     assert_int_equal(chdir(CONFIGS "/good"), 0);
