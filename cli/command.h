@@ -17,7 +17,7 @@ struct command {
 };
 
 extern const struct command command_exec, command_inspect, command_policy, command_gateway, command_enroll, command_withdraw,
-    command_verify, command_ps, command_reload, command_oci_hook, command_oci_runtime, command_log;
+    command_verify, command_ps, command_reload, command_oci_hook, command_oci_runtime, command_log, command_cni;
 
 /* "usage: sallyport NAME ARGUMENTS" and the help text, on standard output. Returns EXIT_YES. */
 int command_help(const struct command *self);

@@ -6,12 +6,13 @@
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct command *const commands[] = {
     &command_exec, &command_gateway, &command_enroll, &command_withdraw,
     &command_verify, &command_ps, &command_reload, &command_oci_hook,
-    &command_oci_runtime, &command_log, &command_inspect, &command_policy,
+    &command_oci_runtime, &command_cni, &command_log, &command_inspect, &command_policy,
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
 
@@ -42,8 +43,19 @@ static void print_usage(FILE *to)
     fprintf(to, "\n'sallyport COMMAND --help' tells its options; 'sallyport --version' the version.\n");
 }
 
+/* Container runtimes start their plugins without an argument, by whatever name the file has. */
+static int started_as_cni_plugin(int argc, char **argv)
+{
+    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    if (argc > 0 && !strcmp(slash ? slash + 1 : argv[0], "sallyport-cni"))
+        return 1;
+    return argc == 1 && getenv("CNI_COMMAND");
+}
+
 int main(int argc, char **argv)
 {
+    if (started_as_cni_plugin(argc, argv))
+        return command_cni.run(&command_cni, argc, argv);
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_WRONG;

@@ -8,7 +8,9 @@
  *
  * The engine's environment is not to be trusted: nothing here is looked up in PATH.
  */
+#include "cli/ask.h"
 #include "cli/command.h"
+#include "cli/json_file.h"
 #include "base/fds.h"
 #include "config/file.h"
 #include "redirect/control.h"
@@ -22,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <syslog.h>
 #include <unistd.h>
 
 #define RUNTIME_DEFAULT "/usr/sbin/runc"
@@ -30,31 +31,13 @@
 /* Some runtimes throw away what a hook says: so it is in the system's log, too. */
 static int fail(const char *what, const char *id, const struct error *err)
 {
-    if (strstr(err->text, id))
-        id = ""; /* it is said already */
-    fprintf(stderr, "sallyport %s: %s%s%s\n", what, id, *id ? ": " : "", err->text);
-    openlog("sallyport", LOG_PID, LOG_DAEMON);
-    syslog(LOG_ERR, "%s: %s%s%s", what, id, *id ? ": " : "", err->text);
-    closelog();
+    bool said = strstr(err->text, id);
+    fprintf(stderr, "sallyport %s: %s%s%s\n", what, said ? "" : id, said ? "" : ": ", err->text);
+    ask_log_failure(what, id, err);
     return EXIT_NO;
 }
 
 /* ---- oci-hook ---- */
-
-/* Asks the daemon; its refusal becomes an error. */
-static int ask(const char *control, json_t *request, const int *fds, size_t count, struct error *err)
-{
-    json_t *answer = NULL;
-    int r = request ? control_call(control, request, fds, count, &answer, err)
-                    : error_set(err, EINVAL, "a name is not UTF-8");
-    json_decref(request);
-    if (r == 0 && !json_is_true(json_object_get(answer, "ok"))) {
-        const char *text = json_string_value(json_object_get(answer, "error"));
-        r = error_set(err, EPERM, "%s", text ? text : "the gateway's answer is not understood");
-    }
-    json_decref(answer);
-    return r;
-}
 
 static int enroll(const char *control, const struct state_record *record, struct error *err)
 {
@@ -63,9 +46,10 @@ static int enroll(const char *control, const struct state_record *record, struct
     if (r < 0)
         return r;
     json_t *request =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "do", "enroll", "id", record->id, "name", record->name, "image",
-                  record->image, "policy", record->policy, "attached", record->attached);
-    r = ask(control, request, fds, 2, err);
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:s}", "do", "enroll", "id", record->id, "name", record->name, "image",
+                  record->image, "policy", record->policy, "attached", record->attached, "pod", record->pod, "pod_namespace",
+                  record->pod_namespace);
+    r = ask_gateway(control, request, fds, 2, NULL, err);
     close(fds[0]);
     close(fds[1]);
     return r;
@@ -107,7 +91,7 @@ static int run_hook(const struct command *self, int argc, char **argv)
     if (record->pid > 0)
         return enroll(control, record, &err) < 0 ? fail(self->name, record->id, &err) : EXIT_YES;
     /* It has ended: the gateway has noticed by itself, or will. */
-    if (ask(control, json_pack("{s:s, s:s}", "do", "withdraw", "id", record->id), NULL, 0, &err) < 0)
+    if (ask_gateway(control, json_pack("{s:s, s:s}", "do", "withdraw", "id", record->id), NULL, 0, NULL, &err) < 0)
         fail(self->name, record->id, &err);
     return EXIT_YES;
 }
@@ -161,24 +145,6 @@ static const char *bundle_of(int argc, char **argv)
     return makes ? bundle : NULL;
 }
 
-/* A new file beside it, with its mode and owner, takes its place. */
-static int replace_file(const char *path, const json_t *config, struct error *err)
-{
-    char *temporary = NULL;
-    struct stat status;
-    if (asprintf(&temporary, "%s.sallyport", path) < 0)
-        return error_set(err, ENOMEM, "out of memory");
-    int r = 0;
-    _cleanup_fd_ int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 || stat(path, &status) < 0 || fchown(fd, status.st_uid, status.st_gid) < 0 ||
-        fchmod(fd, status.st_mode & 07777) < 0 || json_dumpfd(config, fd, JSON_COMPACT) < 0 || rename(temporary, path) < 0) {
-        r = error_errno(err, errno ? errno : EIO, "cannot write %s", path);
-        unlink(temporary);
-    }
-    free(temporary);
-    return r;
-}
-
 static int add_hooks(const char *bundle, const struct runtime_options *o, struct error *err)
 {
     char path[STATE_PATH_MAX + 16], program[STATE_PATH_MAX];
@@ -200,7 +166,7 @@ static int add_hooks(const char *bundle, const struct runtime_options *o, struct
         return error_set(err, EINVAL, "%s: %s", path, why.text);
     r = oci_config_add_hooks(config, program, o->control, o->policy, err);
     if (r == 0)
-        r = replace_file(path, config, err);
+        r = json_file_write(path, config, JSON_COMPACT, err);
     json_decref(config);
     return r;
 }

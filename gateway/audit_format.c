@@ -235,6 +235,23 @@ static void put_container(struct line *line, const struct audit_event *event)
     json_object_end(&line->json);
 }
 
+static void put_orchestrator(struct line *line, const struct audit_event *event)
+{
+    struct json *j = &line->json;
+    if (!event->pod && !event->pod_namespace)
+        return;
+    json_object(j, "orchestrator");
+    json_string(j, "type", "kubernetes");
+    put_text(line, "namespace", event->pod_namespace);
+    if (event->pod) {
+        json_object(j, "resource");
+        json_string(j, "type", "pod");
+        put_text(line, "name", event->pod);
+        json_object_end(j);
+    }
+    json_object_end(j);
+}
+
 static void put_rule_origin(struct line *line, const struct audit_event *event)
 {
     char text[CUT + 1];
@@ -290,6 +307,7 @@ static ssize_t put_line(struct line *line, const struct audit_event *event, uint
     put_dns(line, event);
     put_rule(line, event);
     put_container(line, event);
+    put_orchestrator(line, event);
     json_object(j, "observer");
     json_string(j, "name", "sallyport");
     json_string(j, "version", SALLYPORT_VERSION);

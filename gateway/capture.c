@@ -181,6 +181,8 @@ int capture_add(struct worker *worker, const struct channel_message *who, struct
     snprintf(capture->id, sizeof(capture->id), "%s", who->container_id);
     snprintf(capture->name, sizeof(capture->name), "%s", who->container_name);
     snprintf(capture->image, sizeof(capture->image), "%s", who->container_image);
+    snprintf(capture->pod, sizeof(capture->pod), "%s", who->pod);
+    snprintf(capture->pod_namespace, sizeof(capture->pod_namespace), "%s", who->pod_namespace);
     snprintf(capture->policy_asked, sizeof(capture->policy_asked), "%s", who->policy);
     list_append(&worker->captures, &capture->link);
     worker->capture_count++;

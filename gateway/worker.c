@@ -71,6 +71,8 @@ struct audit_event worker_event(const struct worker *worker, const struct captur
         .container_id = capture->id,
         .container_name = capture->name,
         .container_image = *capture->image ? capture->image : NULL,
+        .pod = *capture->pod ? capture->pod : NULL,
+        .pod_namespace = *capture->pod_namespace ? capture->pod_namespace : NULL,
     };
 }
 

@@ -83,6 +83,7 @@ struct capture {
     struct list link;
     struct worker *worker;
     char id[CHANNEL_ID_MAX], name[CHANNEL_ID_MAX], image[CHANNEL_IMAGE_MAX];
+    char pod[CHANNEL_IMAGE_MAX], pod_namespace[CHANNEL_ID_MAX];
     char policy_asked[CHANNEL_ID_MAX]; /* "": by the assign rules */
     const struct acl_policy *policy;
     struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog;

@@ -48,6 +48,10 @@ int channel_send_container(int channel, uint32_t serial, const struct channel_co
         r = put_text(message.container_name, CHANNEL_ID_MAX, who->name);
     if (r == 0)
         r = put_text(message.container_image, CHANNEL_IMAGE_MAX, who->image);
+    if (r == 0 && who->pod)
+        r = put_text(message.pod, CHANNEL_IMAGE_MAX, who->pod);
+    if (r == 0 && who->pod_namespace)
+        r = put_text(message.pod_namespace, CHANNEL_ID_MAX, who->pod_namespace);
     if (r == 0)
         r = put_text(message.policy, CHANNEL_ID_MAX, who->policy);
     return r < 0 ? r : send_message(channel, &message, fds, count);
@@ -154,6 +158,8 @@ int channel_receive(int channel, struct channel_message *ret, struct capture_soc
     message.container_id[CHANNEL_ID_MAX - 1] = 0;
     message.container_name[CHANNEL_ID_MAX - 1] = 0;
     message.container_image[CHANNEL_IMAGE_MAX - 1] = 0;
+    message.pod[CHANNEL_IMAGE_MAX - 1] = 0;
+    message.pod_namespace[CHANNEL_ID_MAX - 1] = 0;
     message.policy[CHANNEL_ID_MAX - 1] = 0;
     hand_out(&message, fds, ret_sockets, ret_fd);
     *ret = message;

@@ -38,6 +38,7 @@ struct channel_message {
     char container_id[CHANNEL_ID_MAX];
     char container_name[CHANNEL_ID_MAX];
     char container_image[CHANNEL_IMAGE_MAX];
+    char pod[CHANNEL_IMAGE_MAX], pod_namespace[CHANNEL_ID_MAX]; /* of Kubernetes */
     char policy[CHANNEL_ID_MAX];  /* name; the worker looks it up in its snapshot. "": by the assign rules */
     uint8_t summary;              /* FINISH: print the one-line summary of what was denied on standard error */
 };
@@ -45,6 +46,7 @@ struct channel_message {
 /* Who a capture belongs to. All texts may be "". */
 struct channel_container {
     const char *id, *name, *image;
+    const char *pod, *pod_namespace; /* may be NULL, too */
     const char *policy;
 };
 

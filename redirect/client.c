@@ -45,8 +45,10 @@ static void client_gone(struct client *client)
     for (struct list *link = d->enrolments.next, *next; link != &d->enrolments; link = next) {
         struct enrolment *enrolment = list_entry(link, struct enrolment, link);
         next = link->next;
-        if (enrolment->client == client)
+        if (enrolment->client == client) {
             enrolment_client_gone(enrolment);
+            break; /* a client waits for one; and others may be gone with it */
+        }
     }
     client_destroy(client);
 }
@@ -127,8 +129,12 @@ static int identify(struct state_record *record, const int *fds, size_t count, s
     int r = namespace_identify(fds[0], &record->netns, err);
     if (r < 0)
         return r;
+    if (count == 1 && record->path[0] != '/')
+        return error_set(err, EINVAL, "without a process the namespace needs an absolute path");
     if (count == 1)
-        return record->path[0] == '/' ? 0 : error_set(err, EINVAL, "without a process the namespace needs an absolute path");
+        return vanish_path_is(record->path, &record->netns) ? 0
+               : error_set(err, EINVAL, "the gateway does not find that namespace at %s, so it could not notice its end: run it in the "
+                           "host's mount namespace, or let it see the mounts of that folder", record->path);
     r = pidfd_process(fds[1], &record->pid);
     if (r == 0)
         r = process_start_time(record->pid, &record->start_time);
@@ -136,6 +142,25 @@ static int identify(struct state_record *record, const int *fds, size_t count, s
         r = -ESRCH;
     record->path[0] = 0;
     return r < 0 ? error_set(err, EINVAL, "the container's first process has ended") : 0;
+}
+
+/* The id is known. Fine when nothing else changes but an interface (CNI), or when it ended and its namespace lived on. */
+static void enroll_again(struct enrolment *known, const struct state_record *record, int pidfd, struct client *client)
+{
+    struct error err;
+    bool same = namespace_equal(&known->record.netns, &record->netns) && known->record.attached == record->attached;
+    if (known->ended && same && pidfd >= 0) {
+        if (sharing_revive(known, record, pidfd, &err) < 0)
+            client_refuse(client, "failed", "%s: %s", record->id, err.text);
+        else
+            client_answer(client, json_pack("{s:s}", "policy", acl_policy_name(enrolment_policy(known))));
+        return;
+    }
+    if (known->state == ENROLMENT_SERVED && same && pidfd < 0 && !strcmp(known->record.path, record->path))
+        enrolment_refresh(known, client);
+    else
+        client_refuse(client, "exists", "%s is enrolled already", record->id);
+    fd_close(&pidfd);
 }
 
 static void enroll(struct client *client, struct state_record *record, int *fds, size_t count)
@@ -155,12 +180,11 @@ static void enroll(struct client *client, struct state_record *record, int *fds,
         client_refuse(client, "refused", "it cannot be told whether %s is in the network namespace of the host "
                       "(/proc/1/ns/net cannot be read), and attached capture would not notice", record->id);
     } else if ((other = enrolment_find(d, record->id))) {
-        client_refuse(client, "exists", "%s is enrolled already", record->id);
-    } else if ((other = enrolment_find_namespace(d, &record->netns))) {
-        client_refuse(client, "exists", "the network namespace of %s is enrolled already, as %s", record->id,
-                      other->record.id);
+        enroll_again(other, record, count > 1 ? fd_steal(&fds[1]) : -1, client);
     } else if (*record->policy && !config_policy(d->snapshot, record->policy)) {
         client_refuse(client, "refused", "there is no policy \"%s\"", record->policy);
+    } else if ((other = enrolment_find_namespace(d, &record->netns))) {
+        sharing_join(other, record, count > 1 ? fd_steal(&fds[1]) : -1, client);
     } else {
         enrolment_start(d, record, fd_steal(&fds[0]), count > 1 ? fd_steal(&fds[1]) : -1, client);
     }
@@ -177,6 +201,9 @@ static void forget_ended(struct daemon *d, const struct control_request *request
 static void about_one(struct client *client, const struct control_request *request)
 {
     struct enrolment *enrolment = enrolment_find(client->daemon, request->record.id);
+    const char *attachment = request->record.attachment;
+    if (enrolment && *attachment && strcmp(attachment, enrolment->record.attachment) != 0)
+        enrolment = NULL; /* enrolled with another one */
     if (!enrolment && request->verb == CONTROL_WITHDRAW)
         client_answer(client, json_pack("{s:b}", "withdrawn", 0));
     else if (!enrolment)

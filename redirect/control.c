@@ -44,10 +44,12 @@ static int take_id(const char *id, struct state_record *record, struct error *er
 static int parse_enroll(json_t *root, struct state_record *record, struct error *err)
 {
     json_error_t why;
-    const char *verb, *id, *name = NULL, *image = NULL, *policy = NULL, *path = NULL;
+    const char *verb, *id, *name = NULL, *image = NULL, *policy = NULL, *path = NULL, *pod = NULL, *pod_namespace = NULL,
+               *attachment = NULL;
     int attached = 0;
-    if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s:s, s?s, s?s, s?s, s?s, s?b}", "do", &verb, "id", &id, "name", &name,
-                       "image", &image, "policy", &policy, "path", &path, "attached", &attached) < 0)
+    if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s:s, s?s, s?s, s?s, s?s, s?b, s?s, s?s, s?s}", "do", &verb, "id", &id, "name",
+                       &name, "image", &image, "policy", &policy, "path", &path, "attached", &attached, "pod", &pod,
+                       "pod_namespace", &pod_namespace, "attachment", &attachment) < 0)
         return error_set(err, EINVAL, "%s", why.text);
     record->attached = attached;
     int r = take_id(id, record, err);
@@ -59,13 +61,19 @@ static int parse_enroll(json_t *root, struct state_record *record, struct error 
         r = take_text("policy", policy, record->policy, sizeof(record->policy), err);
     if (r == 0)
         r = take_text("path", path, record->path, sizeof(record->path), err);
+    if (r == 0)
+        r = take_text("pod", pod, record->pod, sizeof(record->pod), err);
+    if (r == 0)
+        r = take_text("pod_namespace", pod_namespace, record->pod_namespace, sizeof(record->pod_namespace), err);
+    if (r == 0)
+        r = take_text("attachment", attachment, record->attachment, sizeof(record->attachment), err);
     return r;
 }
 
 static int parse_object(json_t *root, struct control_request *ret, struct error *err)
 {
     json_error_t why;
-    const char *verb = json_string_value(json_object_get(root, "do")), *id;
+    const char *verb = json_string_value(json_object_get(root, "do")), *id, *attachment = NULL;
     size_t i = 0;
     while (verb && i < VERBS && strcmp(verb, verbs[i]))
         i++;
@@ -75,9 +83,11 @@ static int parse_object(json_t *root, struct control_request *ret, struct error 
     if (ret->verb == CONTROL_ENROLL)
         return parse_enroll(root, &ret->record, err);
     if (ret->verb == CONTROL_WITHDRAW || ret->verb == CONTROL_VERIFY) {
-        if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s:s}", "do", &verb, "id", &id) < 0)
+        const char *form = ret->verb == CONTROL_WITHDRAW ? "{s:s, s:s, s?s}" : "{s:s, s:s}";
+        if (json_unpack_ex(root, &why, JSON_STRICT, form, "do", &verb, "id", &id, "attachment", &attachment) < 0)
             return error_set(err, EINVAL, "%s", why.text);
-        return take_id(id, &ret->record, err);
+        int r = take_id(id, &ret->record, err);
+        return r < 0 ? r : take_text("attachment", attachment, ret->record.attachment, sizeof(ret->record.attachment), err);
     }
     if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s}", "do", &verb) < 0)
         return error_set(err, EINVAL, "%s", why.text);

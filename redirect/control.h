@@ -5,8 +5,10 @@
  *   One request a connection: a JSON object, with the descriptors that belong to it beside it. The answer is a JSON object in
  *   as many packets as it takes, then end of file.
  *
- *     {"do": "enroll", "id": ID, "name"?, "image"?, "policy"?, "attached"?, "path"?}   descriptors: netns [, pidfd]
- *     {"do": "withdraw", "id": ID}   {"do": "verify", "id": ID}   {"do": "list"}   {"do": "reload"}   {"do": "status"}
+ *     {"do": "enroll", "id": ID, "name"?, "image"?, "policy"?, "attached"?, "path"?, "pod"?, "pod_namespace"?, "attachment"?}
+ *                                                                                     descriptors: netns [, pidfd]
+ *     {"do": "withdraw", "id": ID, "attachment"?}   (with it: only when it was enrolled with the same)
+ *     {"do": "verify", "id": ID}   {"do": "list"}   {"do": "reload"}   {"do": "status"}
  *
  *     {"ok": true, …}   {"ok": false, "code": WORD, "error": SENTENCE}
  *
@@ -27,7 +29,7 @@ enum control_verb { CONTROL_ENROLL, CONTROL_WITHDRAW, CONTROL_VERIFY, CONTROL_LI
 
 struct control_request {
     enum control_verb verb;
-    struct state_record record; /* id; of ENROLL also name, image, policy, path, attached */
+    struct state_record record; /* id, attachment; of ENROLL also the other texts, and attached */
 };
 /* Pure. -EINVAL with a sentence for whoever wrote the request. */
 int control_parse(const char *text, size_t length, struct control_request *ret, struct error *err);

@@ -476,6 +476,7 @@ static int start(struct daemon *d, struct error *err)
     r = watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
     if (r < 0)
         return error_errno(err, -r, "cannot watch the control socket");
+    vanish_start(d);
     start_worker(d);
     state_each(d->state, enrolment_adopt, d);
     return 0;
@@ -498,6 +499,7 @@ static void finish(struct daemon *d)
     fd_close(&d->audit);
     fd_close(&d->bundle);
     fd_close(&d->state);
+    fd_close(&d->mounts);
     loop_finish(&d->loop);
     config_unref(d->snapshot);
 }
@@ -511,6 +513,8 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
                        .state = -1,
                        .listener = -1,
                        .bundle = -1,
+                       .mounts = -1,
+                       .mounts_watch = WATCH_NONE,
                        .snapshot = snapshot,
                        .signal_watch = WATCH_NONE,
                        .listener_watch = WATCH_NONE,

@@ -4,6 +4,8 @@
  *   daemon.c       life: start, signals, the worker, a new configuration, the end
  *   enrolment.c    one captured container, from the request to its end
  *   visit.c        the children in namespaces, and who waits for one
+ *   sharing.c      containers that share a network namespace
+ *   vanish.c       namespaces enrolled by path that are gone
  *   client.c       one request on the control socket
  */
 #pragma once
@@ -41,10 +43,15 @@ struct daemon {
     struct list jobs;       /* enrolments that wait for a child */
     struct list visits;
     struct loop_timer jobs_timer;
-    unsigned waiting, running, count, adopting;
+    unsigned waiting, running, count, adopting, sharing;
 
     struct list clients;
     unsigned client_count;
+
+    int mounts; /* tells of mounts, see vanish.c */
+    struct watch mounts_watch;
+    struct loop_timer vanish_timer;
+    bool vanish_soon;
 
     int bundle; /* a configuration the worker is to be told, or -1 */
     uint32_t config_serial; /* it was told, and has not answered: 0: no */
@@ -59,6 +66,7 @@ struct daemon {
 enum enrolment_state {
     ENROLMENT_BUILDING, /* its namespace is being captured */
     ENROLMENT_SERVED,   /* the worker has its sockets, or gets them */
+    ENROLMENT_SHARED,   /* its namespace is another one's, too, which is captured; see sharing.c */
     ENROLMENT_FAILED,   /* after a restart it could not be captured again: it is closed and not served */
     ENROLMENT_LEAVING,
 };
@@ -81,6 +89,7 @@ struct enrolment {
     bool told; /* the worker has its sockets */
     uint32_t serial; /* of the message that the worker has not answered; 0: none */
 
+    bool ended;   /* its first process has, but others share its namespace */
     bool coming;  /* whoever wanted it enrolled waits still */
     bool adopted; /* from the state folder; not yet served again */
     struct client *client; /* who waits for the outcome, or NULL */
@@ -118,7 +127,31 @@ bool enrolment_ended(const struct enrolment *enrolment); /* its first process */
 void enrolments_init(struct daemon *daemon);
 void enrolment_destroy(struct enrolment *enrolment); /* closes what it has, nothing else */
 struct enrolment *enrolment_find(struct daemon *daemon, const char *id);
+/* The one that is captured; never a SHARED one. */
 struct enrolment *enrolment_find_namespace(struct daemon *daemon, const struct namespace_id *id);
+/* Enrolled again, with another interface by now: the ruleset anew, then the client is answered. */
+void enrolment_refresh(struct enrolment *enrolment, struct client *client);
+void enrolment_vanished(struct enrolment *enrolment); /* its namespace's path */
+void enrolment_leave(struct enrolment *enrolment, bool remove_rules);
+/* Both take the pidfd over, also when they fail. */
+struct enrolment *enrolment_create_shared(struct daemon *daemon, const struct state_record *record, int pidfd);
+int enrolment_watch_process(struct enrolment *enrolment, int pidfd);
+
+/* sharing.c */
+/* Another container in the namespace of `first`. Takes over pidfd; answers the client, at once or when `first` is served. */
+void sharing_join(struct enrolment *first, const struct state_record *record, int pidfd, struct client *client);
+void sharing_served(struct enrolment *first);      /* those that wait for it may start */
+bool sharing_keeps(struct enrolment *first);       /* it has ended or is withdrawn: true when it stays for others */
+/* The container of an ended one was started again. Takes over pidfd, also when it fails. */
+int sharing_revive(struct enrolment *first, const struct state_record *record, int pidfd, struct error *err);
+void sharing_left(struct enrolment *enrolment, bool remove_rules); /* one in state SHARED goes, and is freed */
+void sharing_first_left(struct enrolment *first);                  /* it goes whatever others want: they go with it */
+void sharing_describe(const struct enrolment *enrolment, json_t *object);
+
+/* vanish.c */
+void vanish_start(struct daemon *daemon);
+void vanish_expect(struct daemon *daemon); /* one is enrolled by path */
+bool vanish_path_is(const char *path, const struct namespace_id *id);
 json_t *enrolment_describe(const struct enrolment *enrolment);
 
 /* visit.c */

@@ -3,6 +3,7 @@
  *
  *   BUILDING   a child captures the namespace; then the state file is written; then the worker is told      SERVED, LEAVING
  *   SERVED     the worker has (or gets) its sockets; verified and updated at will                           LEAVING
+ *   SHARED     another enrolment has captured its namespace (sharing.c)                                     (freed)
  *   FAILED     after a restart only: it could not be captured again. No service, but no way out either      LEAVING
  *   LEAVING    sockets and state file are gone at once; the rules go by a child when the namespace lives on, the worker's sockets
  *              when it says so; then nothing is left, and whoever asked is answered
@@ -90,6 +91,7 @@ json_t *enrolment_describe(const struct enrolment *e)
 {
     static const char *const names[] = {[ENROLMENT_BUILDING] = "building",
                                         [ENROLMENT_SERVED] = "served",
+                                        [ENROLMENT_SHARED] = "shared",
                                         [ENROLMENT_FAILED] = "failed",
                                         [ENROLMENT_LEAVING] = "leaving"};
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I}", "id", e->record.id, "name", e->record.name, "image",
@@ -98,8 +100,15 @@ json_t *enrolment_describe(const struct enrolment *e)
                           (json_int_t)e->record.netns.inode, "since", (json_int_t)e->record.since);
     if (*e->record.path)
         json_object_set_new(o, "path", json_string(e->record.path));
+    if (*e->record.pod)
+        json_object_set_new(o, "pod", json_string(e->record.pod));
+    if (*e->record.pod_namespace)
+        json_object_set_new(o, "pod_namespace", json_string(e->record.pod_namespace));
+    if (*e->record.attachment)
+        json_object_set_new(o, "attachment", json_string(e->record.attachment));
     if (*e->failure)
         json_object_set_new(o, "failure", json_string(e->failure));
+    sharing_describe(e, o);
     return o;
 }
 
@@ -118,6 +127,8 @@ void enrolment_destroy(struct enrolment *e)
     capture_sockets_close(&e->sockets);
     fd_close(&e->pidfd);
     fd_close(&e->netns);
+    if (e->state == ENROLMENT_SHARED)
+        d->sharing--;
     metric_set(&d->options->metrics->containers, --d->count);
     free(e);
 }
@@ -261,6 +272,7 @@ static void verified(struct enrolment *e, const struct enrol_result *result)
 
 static void updated(struct enrolment *e, const struct enrol_result *result)
 {
+    struct client *client = e->coming ? NULL : e->client;
     if (result->code) {
         log_error("%s: its captured ports stay as they were: %s", e->record.id, result->text);
     } else {
@@ -269,6 +281,13 @@ static void updated(struct enrolment *e, const struct enrol_result *result)
         if (write_state(e))
             log_error("%s: %s", e->record.id, e->failure);
         *e->failure = 0;
+    }
+    if (client) {
+        e->client = NULL;
+        if (result->code)
+            client_refuse(client, "failed", "%s: %s", e->record.id, result->text);
+        else
+            client_answer(client, json_pack("{s:s}", "policy", acl_policy_name(enrolment_policy(e))));
     }
     update_if_wanted(e);
     daemon_update_finished(e->daemon);
@@ -306,12 +325,50 @@ static void pidfd_ready(struct watch *watch, uint32_t events)
     log_info("%s has ended", e->record.id);
     snprintf(e->failure, sizeof(e->failure), "the container's first process has ended");
     e->outcome = ESRCH;
-    leave(e, false);
+    if (!sharing_keeps(e))
+        leave(e, false);
+}
+
+void enrolment_vanished(struct enrolment *e)
+{
+    log_info("the network namespace of %s, %s, is gone", e->record.id, e->record.path);
+    snprintf(e->failure, sizeof(e->failure), "its network namespace is gone");
+    e->outcome = ESRCH;
+    if (!sharing_keeps(e))
+        leave(e, false);
 }
 
 static int watch_process(struct enrolment *e)
 {
     return e->pidfd < 0 ? 0 : watch_start(&e->daemon->loop, &e->pidfd_watch, e->pidfd, EPOLLIN, pidfd_ready);
+}
+
+int enrolment_watch_process(struct enrolment *e, int pidfd)
+{
+    fd_close(&e->pidfd);
+    e->pidfd = pidfd;
+    int r = watch_process(e);
+    if (r < 0)
+        fd_close(&e->pidfd);
+    return r;
+}
+
+struct enrolment *enrolment_create_shared(struct daemon *d, const struct state_record *record, int pidfd)
+{
+    struct enrolment *e = create(d, record, -1, pidfd);
+    if (!e) {
+        fd_close(&pidfd);
+        return NULL;
+    }
+    e->state = ENROLMENT_SHARED;
+    list_remove(&e->netns_link);
+    d->sharing++;
+    if (!e->record.since)
+        e->record.since = (int64_t)time(NULL);
+    if (watch_process(e) == 0)
+        return e;
+    enrolment_destroy(e);
+    return NULL;
 }
 
 void enrolment_start(struct daemon *d, const struct state_record *record, int netns, int pidfd, struct client *client)
@@ -326,6 +383,8 @@ void enrolment_start(struct daemon *d, const struct state_record *record, int ne
     e->record.since = (int64_t)time(NULL);
     e->client = client;
     e->coming = true;
+    if (*e->record.path)
+        vanish_expect(d);
     want_job(e, ENROL_BUILD);
 }
 
@@ -365,6 +424,12 @@ void enrolment_adopt(const struct state_record *record, void *daemon)
         state_remove(d->state, record->id);
         return;
     }
+    if (pidfd >= 0 && enrolment_find_namespace(d, &record->netns)) {
+        fd_close(&netns);
+        if (!enrolment_create_shared(d, record, pidfd))
+            log_error("%s is not known any more: out of memory", record->id);
+        return;
+    }
     struct enrolment *e = create(d, record, netns, pidfd);
     if (!e || watch_process(e) < 0) {
         log_error("%s is not captured again: out of memory", record->id);
@@ -374,6 +439,8 @@ void enrolment_adopt(const struct state_record *record, void *daemon)
     }
     e->adopted = true;
     d->adopting++;
+    if (*e->record.path)
+        vanish_expect(d);
     want_job(e, ENROL_BUILD);
 }
 
@@ -390,7 +457,8 @@ int enrolment_send(struct enrolment *e, int channel)
 {
     uint32_t serial = daemon_next_serial(e->daemon);
     const struct channel_container who = {
-        .id = e->record.id, .name = e->record.name, .image = e->record.image, .policy = e->record.policy};
+        .id = e->record.id, .name = e->record.name, .image = e->record.image, .policy = e->record.policy,
+        .pod = e->record.pod, .pod_namespace = e->record.pod_namespace};
     int r = e->state == ENROLMENT_LEAVING ? channel_send_withdraw(channel, serial, e->record.id)
                                           : channel_send_container(channel, serial, &who, &e->sockets);
     if (r == 0) {
@@ -423,6 +491,7 @@ static void served(struct enrolment *e)
                                             "gateway; take the capability away"));
         client_answer(client, answer);
     }
+    sharing_served(e);
     daemon_maybe_announce(e->daemon);
 }
 
@@ -461,7 +530,11 @@ void enrolment_worker_died(struct enrolment *e)
 
 void enrolment_verify(struct enrolment *e, struct client *client)
 {
-    if (e->state == ENROLMENT_FAILED)
+    if (e->state == ENROLMENT_SHARED)
+        e = enrolment_find_namespace(e->daemon, &e->record.netns);
+    if (!e)
+        client_refuse(client, "failed", "the container whose network namespace it shares is being withdrawn");
+    else if (e->state == ENROLMENT_FAILED)
         client_refuse(client, "failed", "%s", e->failure);
     else if (e->state != ENROLMENT_SERVED || e->has_job || e->client)
         client_refuse(client, "busy", "%s is being worked on: ask again", e->record.id);
@@ -469,6 +542,16 @@ void enrolment_verify(struct enrolment *e, struct client *client)
         e->client = client;
         want_job(e, ENROL_VERIFY);
     }
+}
+
+void enrolment_refresh(struct enrolment *e, struct client *client)
+{
+    if (e->has_job || e->client) {
+        client_refuse(client, "busy", "%s is being worked on: try again", e->record.id);
+        return;
+    }
+    e->client = client;
+    want_job(e, ENROL_UPDATE);
 }
 
 void enrolment_update(struct enrolment *e)
@@ -514,7 +597,12 @@ static void leave(struct enrolment *e, bool remove_rules)
     bool worker_knows = e->told || e->serial;
     if (e->state == ENROLMENT_LEAVING)
         return;
+    if (e->state == ENROLMENT_SHARED) {
+        sharing_left(e, remove_rules);
+        return;
+    }
     e->state = ENROLMENT_LEAVING;
+    sharing_first_left(e);
     if (e->adopted)
         d->adopting--;
     e->adopted = false;
@@ -537,9 +625,19 @@ static void leave(struct enrolment *e, bool remove_rules)
     daemon_maybe_announce(d);
 }
 
+void enrolment_leave(struct enrolment *e, bool remove_rules)
+{
+    e->outcome = 0;
+    leave(e, remove_rules);
+}
+
 void enrolment_withdraw(struct enrolment *e, struct client *client)
 {
     struct client *waiting = e->client;
+    if (sharing_keeps(e)) {
+        client_answer(client, json_pack("{s:b}", "withdrawn", 1));
+        return;
+    }
     e->client = NULL;
     if (waiting)
         client_refuse(waiting, "failed", "%s was withdrawn meanwhile", e->record.id);

@@ -11,6 +11,11 @@ static const char *const name_annotations[] = {OCI_NAME_ANNOTATION, "io.kubernet
 static const char *const image_annotations[] = {"io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName",
                                                 "org.opencontainers.image.ref.name", NULL};
 
+static const char *const pod_annotations[] = {"io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name",
+                                              "io.kubernetes.cri-o.KubeName", NULL};
+static const char *const namespace_annotations[] = {"io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace",
+                                                    "io.kubernetes.cri-o.Namespace", NULL};
+
 static const char *annotation(const json_t *annotations, const char *key)
 {
     const char *text = json_string_value(json_object_get(annotations, key));
@@ -60,6 +65,8 @@ static int parse(const json_t *root, struct oci_state *ret, struct error *err)
         strcpy(ret->bundle, bundle);
     first_of(annotations, name_annotations, ret->record.name, sizeof(ret->record.name));
     first_of(annotations, image_annotations, ret->record.image, sizeof(ret->record.image));
+    first_of(annotations, pod_annotations, ret->record.pod, sizeof(ret->record.pod));
+    first_of(annotations, namespace_annotations, ret->record.pod_namespace, sizeof(ret->record.pod_namespace));
     return take_policy(annotations, &ret->record, err);
 }
 

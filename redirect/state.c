@@ -69,6 +69,13 @@ static void parse_past(json_t *root, struct sealed_past *ret)
     *ret = past;
 }
 
+/* What most have not. */
+static void put_more(json_t *root, const char *key, const char *text)
+{
+    if (root && *text)
+        json_object_set_new(root, key, json_string(text));
+}
+
 char *state_format(const struct state_record *r, const char *boot)
 {
     json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I}", "version", VERSION, "boot", boot,
@@ -78,6 +85,9 @@ char *state_format(const struct state_record *r, const char *boot)
                              (json_int_t)r->since);
     if (root && r->past.plan)
         json_object_set_new(root, "past", format_past(&r->past));
+    put_more(root, "pod", r->pod);
+    put_more(root, "pod_namespace", r->pod_namespace);
+    put_more(root, "attachment", r->attachment);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_ENSURE_ASCII) : NULL;
     json_decref(root);
     return text;
@@ -95,20 +105,24 @@ int state_parse(const char *text, size_t length, const char *boot, struct state_
 {
     json_error_t why;
     int version, attached, pid;
-    const char *of_boot, *id, *name, *image, *policy, *path;
+    const char *of_boot, *id, *name, *image, *policy, *path, *pod = "", *pod_namespace = "", *attachment = "";
     json_int_t start_time, device, inode, since;
     struct state_record r = {0};
     json_t *past = NULL, *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
-    if (!root || json_unpack_ex(root, &why, 0, "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s?o}",
+    if (!root || json_unpack_ex(root, &why, 0,
+                                "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s?o, s?s, s?s, s?s}",
                                 "version", &version, "boot", &of_boot, "id", &id, "name", &name, "image", &image, "policy",
                                 &policy, "path", &path, "attached", &attached, "pid", &pid, "start_time", &start_time,
-                                "netns_device", &device, "netns_inode", &inode, "since", &since, "past", &past) < 0) {
+                                "netns_device", &device, "netns_inode", &inode, "since", &since, "past", &past, "pod", &pod,
+                                "pod_namespace", &pod_namespace, "attachment", &attachment) < 0) {
         json_decref(root);
         return error_set(err, EINVAL, "%s", why.text);
     }
     bool valid = version == VERSION && state_id_valid(id) && take_text(id, r.id, sizeof(r.id)) &&
                  take_text(name, r.name, sizeof(r.name)) && take_text(image, r.image, sizeof(r.image)) &&
-                 take_text(policy, r.policy, sizeof(r.policy)) && take_text(path, r.path, sizeof(r.path)) && pid >= 0 &&
+                 take_text(policy, r.policy, sizeof(r.policy)) && take_text(path, r.path, sizeof(r.path)) &&
+                 take_text(pod, r.pod, sizeof(r.pod)) && take_text(pod_namespace, r.pod_namespace, sizeof(r.pod_namespace)) &&
+                 take_text(attachment, r.attachment, sizeof(r.attachment)) && pid >= 0 &&
                  (pid > 0 || path[0] == '/');
     bool stale = strcmp(of_boot, boot) != 0;
     parse_past(past, &r.past);

@@ -18,6 +18,8 @@ struct state_record {
     char id[CHANNEL_ID_MAX], name[CHANNEL_ID_MAX], image[CHANNEL_IMAGE_MAX];
     char policy[CHANNEL_ID_MAX];  /* asked for; "": by the assign rules */
     char path[STATE_PATH_MAX];    /* of the namespace, when it was enrolled by path; else "" */
+    char pod[CHANNEL_IMAGE_MAX], pod_namespace[CHANNEL_ID_MAX]; /* of Kubernetes; "": none */
+    char attachment[CHANNEL_ID_MAX]; /* of CNI: NETWORK/INTERFACE that it was enrolled with; else "" */
     bool attached;
     pid_t pid;                    /* 0: enrolled by path */
     uint64_t start_time;          /* of the process */
