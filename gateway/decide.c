@@ -181,6 +181,7 @@ static void sniff_tls(struct flow *flow)
         flow->name_length = hello.name_length;
         flow->ech_offered = hello.ech_offered;
         memcpy(flow->alpn, hello.alpn, sizeof(flow->alpn));
+        flow->client_waits = !flow->client.readable && hello.length == flow->up.end;
         flow_decide_by_name(flow, ACL_TLS);
         return;
     }
@@ -231,8 +232,8 @@ void flow_sniff(struct flow *flow)
             flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
             return;
         }
-        ssize_t got =
-            recv(flow->client.poll.fd, flow->up.bytes + flow->up.end, flow->up.capacity - flow->up.end, 0);
+        size_t room = flow->up.capacity - flow->up.end;
+        ssize_t got = recv(flow->client.poll.fd, flow->up.bytes + flow->up.end, room, 0);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0 && errno == EAGAIN) {
@@ -245,6 +246,8 @@ void flow_sniff(struct flow *flow)
             return;
         } else {
             flow->up.end += (size_t)got;
+            if ((size_t)got < room && !flow->client.hangup)
+                flow->client.readable = false; /* a short read drained it: epoll(7) */
             sniff_parse(flow);
         }
     }

@@ -20,10 +20,7 @@ static void attempt_drop(struct dial_attempt *attempt)
 {
     if (!attempt->active)
         return;
-    struct poll_handle *poll = attempt_poll(attempt);
-    int fd = poll->fd;
-    poller_remove(&attempt->flow->worker->poller, poll);
-    fd_close(&fd);
+    poller_close(&attempt->flow->worker->poller, attempt_poll(attempt));
     attempt->active = false;
 }
 
@@ -36,7 +33,7 @@ void dial_cancel(struct flow *flow)
             attempt_drop(&flow->dial.attempts[i]);
 }
 
-static void attempt_ready(struct dial_attempt *attempt);
+static void attempt_ready(struct dial_attempt *attempt, uint32_t events);
 
 static void first_ready(struct poll_handle *handle, uint32_t events)
 {
@@ -44,19 +41,23 @@ static void first_ready(struct poll_handle *handle, uint32_t events)
     struct dial_attempt *attempt = &side->flow->dial.attempts[0];
     flow_side_note(side, events);
     if (attempt->outbound.state != OUTBOUND_CONNECTING || events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
-        attempt_ready(attempt);
+        attempt_ready(attempt, events);
 }
 
 static void second_ready(struct poll_handle *handle, uint32_t events)
 {
     struct dial_attempt *attempt = list_entry(handle, struct dial_attempt, own_poll);
     if (attempt->outbound.state != OUTBOUND_CONNECTING || events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
-        attempt_ready(attempt);
+        attempt_ready(attempt, events);
 }
 
 static int attempt_connect(struct flow *flow, struct dial_attempt *attempt, const struct addr *address)
 {
-    _cleanup_fd_ int fd = outbound_open(&attempt->outbound, config_upstream(flow->worker->snapshot), address);
+    bool speaks_first = buffer_length(&flow->up) > 0; /* and nobody looks at its certificate before */
+    if (acl_policy_verify(flow->policy) == ACL_VERIFY_ALWAYS)
+        speaks_first = false;
+    _cleanup_fd_ int fd =
+        outbound_open(&attempt->outbound, config_upstream(flow->worker->snapshot), address, speaks_first);
     if (fd < 0)
         return fd;
     attempt->flow = flow;
@@ -100,9 +101,7 @@ static void dial_next(struct flow *flow)
 
 static void origin_drop(struct flow *flow)
 {
-    int fd = flow->origin.poll.fd;
-    poller_remove(&flow->worker->poller, &flow->origin.poll);
-    fd_close(&fd);
+    poller_close(&flow->worker->poller, &flow->origin.poll);
     flow->origin.readable = flow->origin.writable = flow->origin.hangup = false;
 }
 
@@ -172,10 +171,10 @@ static void attempt_won(struct dial_attempt *winner)
     prove_origin(flow);
 }
 
-static void attempt_ready(struct dial_attempt *attempt)
+static void attempt_ready(struct dial_attempt *attempt, uint32_t events)
 {
     struct flow *flow = attempt->flow;
-    int r = outbound_step(&attempt->outbound, attempt_poll(attempt)->fd);
+    int r = outbound_step(&attempt->outbound, attempt_poll(attempt)->fd, events);
     if (r > 0)
         attempt_won(attempt);
     if (r >= 0)

@@ -96,15 +96,11 @@ void flow_report_denied(struct flow *flow, const char *name, enum acl_reason rea
 
 static void side_close(struct flow *flow, struct flow_side *side, bool reset)
 {
-    int fd = side->poll.fd;
-    poller_remove(&flow->worker->poller, &side->poll);
-    if (fd < 0)
-        return;
-    if (reset) {
+    if (reset && side->poll.fd >= 0) {
         const struct linger now = {.l_onoff = 1, .l_linger = 0};
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+        setsockopt(side->poll.fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
     }
-    close(fd);
+    poller_close(&flow->worker->poller, &side->poll);
 }
 
 /* Everything a flow holds but its memory, which the sweep at the end of the turn frees. */
@@ -171,7 +167,8 @@ static bool refusal_send(struct flow *flow)
     }
     if (length <= 0)
         return false;
-    return send(flow->client.poll.fd, text, (size_t)length, MSG_NOSIGNAL) == length;
+    /* A FIN follows at once: MSG_MORE lets them share a packet. */
+    return send(flow->client.poll.fd, text, (size_t)length, MSG_NOSIGNAL | MSG_MORE) == length;
 }
 
 static void drain(struct flow *flow)
@@ -249,10 +246,11 @@ void flow_deny(struct flow *flow, enum acl_reason reason, const char *detail)
     struct audit_event event = flow_event(flow, AUDIT_FLOW_DECISION, id);
     event.would_deny = false;
     audit_submit(flow->worker->audit, &event);
-    if (refusal_send(flow))
+    bool said = refusal_send(flow);
+    if (said && !flow->client_waits)
         linger(flow);
     else
-        flow_release(flow, true);
+        flow_release(flow, !said);
 }
 
 /* ---- events ---- */
@@ -462,7 +460,6 @@ void flow_start(struct capture *capture, const struct capture_listener *listener
     }
     if (!admit(flow, listener))
         return;
-    flow->client.readable = flow->client.writable = true;
+    flow->client.writable = true; /* `readable` epoll says at once, if it is */
     flow_decide_before_reading(flow);
-    flow_sniff(flow);
 }

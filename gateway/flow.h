@@ -98,6 +98,7 @@ struct flow {
     enum acl_reason reason; /* of the decision */
     const char *detail, *binding;
     bool would_deny, decided, half_closed;
+    bool client_waits; /* it said a whole ClientHello and nothing behind it: closing loses nothing and resets nothing */
     enum audit_close_by closed_first; /* whose FIN came first */
     bool ech_offered;
     char alpn[HELLO_ALPN_MAX];

@@ -6,22 +6,26 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #define REPLY_MAX 8192
 
-int outbound_open(struct outbound *out, const struct config_upstream *upstream, const struct addr *address)
+int outbound_open(struct outbound *out, const struct config_upstream *upstream, const struct addr *address,
+                  bool speaks_first)
 {
     struct sockaddr_storage to;
     bool direct = upstream->kind == CONFIG_UPSTREAM_NONE;
     const struct addr *next = direct ? address : &upstream->address;
     socklen_t length = addr_to_sockaddr(next, &to);
-    const int on = 1;
+    const int on = 1, off = 0;
     *out = (struct outbound){.upstream = *upstream, .address = *address};
     _cleanup_fd_ int fd = socket(next->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (speaks_first || !direct)
+        setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
     if (connect(fd, (struct sockaddr *)&to, length) < 0 && errno != EINPROGRESS) {
         out->problem = direct ? NULL : "the site's proxy cannot be reached";
         return -errno;
@@ -64,11 +68,12 @@ static int ask_socks(struct outbound *out, int fd)
     return say(out, fd, request, 4 + size + 2, OUTBOUND_ASKED);
 }
 
-static int connected(struct outbound *out, int fd)
+static int connected(struct outbound *out, int fd, uint32_t events)
 {
     int error = 0;
     socklen_t size = sizeof(error);
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+    bool plain = (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) == EPOLLOUT; /* nothing to ask for */
+    if (!plain && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
         error = errno;
     if (out->upstream.kind == CONFIG_UPSTREAM_NONE) {
         out->state = error ? out->state : OUTBOUND_OPEN;
@@ -142,10 +147,10 @@ static int read_socks(struct outbound *out, int fd)
     return r < 0 ? r : 1;
 }
 
-int outbound_step(struct outbound *out, int fd)
+int outbound_step(struct outbound *out, int fd, uint32_t events)
 {
     int r = 0;
-    if (out->state == OUTBOUND_CONNECTING && (r = connected(out, fd)) < 0)
+    if (out->state == OUTBOUND_CONNECTING && (r = connected(out, fd, events)) < 0)
         return r;
     if (out->state == OUTBOUND_GREETED) {
         r = read_method(out, fd);

@@ -12,6 +12,7 @@
 #include "config/snapshot.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum outbound_state { OUTBOUND_CONNECTING, OUTBOUND_GREETED, OUTBOUND_ASKED, OUTBOUND_OPEN };
 
@@ -24,9 +25,10 @@ struct outbound {
 };
 
 /* Begins to connect. A new non-blocking socket, or a negative errno. The address has passed the guard; the
- * proxy's need not. */
+ * proxy's need not. `speaks_first`: bytes go up as soon as it is connected, so that the handshake's ACK may
+ * wait for them and travel along (a packet less for everybody). */
 int outbound_open(struct outbound *outbound, const struct config_upstream *upstream,
-                  const struct addr *address);
-/* The socket is ready: 1 connected to the address, 0 not yet, or a negative errno. Reads and writes until
- * EAGAIN. */
-int outbound_step(struct outbound *outbound, int fd);
+                  const struct addr *address, bool speaks_first);
+/* The socket is ready, with these epoll bits: 1 connected to the address, 0 not yet, or a negative errno. Reads
+ * and writes until EAGAIN. */
+int outbound_step(struct outbound *outbound, int fd, uint32_t events);

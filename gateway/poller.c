@@ -81,16 +81,30 @@ int poller_add(struct poller *poller, struct poll_handle *handle, int fd)
     return 0;
 }
 
-void poller_remove(struct poller *poller, struct poll_handle *handle)
+/* No event of this batch reaches it any more. Returns its descriptor, or -1. */
+static int forget(struct poller *poller, struct poll_handle *handle)
 {
+    int fd = handle->fd;
     list_remove(&handle->again);
-    if (handle->fd < 0)
-        return;
-    epoll_ctl(poller->epoll_fd, EPOLL_CTL_DEL, handle->fd, NULL);
-    for (int i = 0; i < poller->batch_count; i++)
+    for (int i = 0; fd >= 0 && i < poller->batch_count; i++)
         if (poller->batch[i].data.ptr == handle)
             poller->batch[i].data.ptr = NULL;
     handle->fd = -1;
+    return fd;
+}
+
+void poller_remove(struct poller *poller, struct poll_handle *handle)
+{
+    int fd = forget(poller, handle);
+    if (fd >= 0)
+        epoll_ctl(poller->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
+void poller_close(struct poller *poller, struct poll_handle *handle)
+{
+    int fd = forget(poller, handle);
+    if (fd >= 0)
+        close(fd);
 }
 
 void poller_again(struct poller *poller, struct poll_handle *handle)

@@ -46,5 +46,8 @@ void poll_handle_init(struct poll_handle *handle, void (*ready)(struct poll_hand
 int poller_add(struct poller *poller, struct poll_handle *handle, int fd);
 /* Safe on an unregistered handle, and inside any handler. Does not close. */
 void poller_remove(struct poller *poller, struct poll_handle *handle);
+/* poller_remove() and close in one: the kernel takes a descriptor that nobody else holds out of the set by itself, so this
+ * costs one system call less. Not for listeners, which the monitor holds as well. */
+void poller_close(struct poller *poller, struct poll_handle *handle);
 /* Call handle->ready(handle, 0) in the next turn of the loop. */
 void poller_again(struct poller *poller, struct poll_handle *handle);

@@ -35,12 +35,13 @@ static void count_moved(const struct flow_side *to, size_t length)
     metric_add(to == &flow->client ? &m->bytes_down : &m->bytes_up, length);
 }
 
-int relay_flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, size_t limit, uint64_t *count)
+static int flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, size_t limit, uint64_t *count,
+                 int flags)
 {
     while (limit > 0) {
         if (!to->writable)
             return 0;
-        ssize_t sent = send(to->poll.fd, buffer->bytes + buffer->start, limit, MSG_NOSIGNAL);
+        ssize_t sent = send(to->poll.fd, buffer->bytes + buffer->start, limit, MSG_NOSIGNAL | flags);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0 && errno == EAGAIN) {
@@ -58,6 +59,11 @@ int relay_flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, 
         flow->active = true;
     }
     return 1;
+}
+
+int relay_flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, size_t limit, uint64_t *count)
+{
+    return flush(flow, to, buffer, limit, count, 0);
 }
 
 ssize_t relay_read(struct flow *flow, struct flow_side *from, void *bytes, size_t size)
@@ -84,12 +90,16 @@ ssize_t relay_read(struct flow *flow, struct flow_side *from, void *bytes, size_
     return got;
 }
 
+/* The last FIN of a flow needs no call of its own: close() sends it, as nothing is left to be read there. */
 void relay_shut(struct flow_side *to)
 {
+    const struct flow *flow = to->flow;
+    const struct flow_side *from = to == &flow->client ? &flow->origin : &flow->client;
     if (to->shut)
         return;
     to->shut = true;
-    shutdown(to->poll.fd, SHUT_WR);
+    if (!(to->eof && from->shut))
+        shutdown(to->poll.fd, SHUT_WR);
 }
 
 /* Keep what the socket did not take. */
@@ -102,12 +112,13 @@ static int keep(struct buffer *buffer, const uint8_t *bytes, size_t length)
     return 0;
 }
 
-/* Send straight from scratch; what does not fit is kept. False when the flow ended. */
+/* Send straight from scratch; what does not fit is kept. False when the flow ended. When the sender's FIN is in sight it is read
+ * next: with MSG_MORE the last bytes wait for it, and both are one packet. */
 static bool pass_on(struct flow *flow, struct flow_side *to, struct buffer *buffer, uint8_t *bytes,
-                    size_t length, uint64_t *count)
+                    size_t length, bool fin_in_sight, uint64_t *count)
 {
     struct buffer view = {.bytes = bytes, .end = length, .capacity = length};
-    if (relay_flush(flow, to, &view, length, count) < 0)
+    if (flush(flow, to, &view, length, count, fin_in_sight ? MSG_MORE : 0) < 0)
         return false;
     if (buffer_length(&view) && keep(buffer, view.bytes + view.start, buffer_length(&view)) < 0) {
         flow_end(flow, AUDIT_CLOSE_GATEWAY, "out_of_memory", true);
@@ -232,7 +243,7 @@ static void run_direction(struct flow *flow, struct flow_side *from, struct flow
         if (got > 0) {
             if (from == &flow->origin && flow->http)
                 http_flow_observe(flow, scratch, (size_t)got);
-            if (!pass_on(flow, to, buffer, scratch, (size_t)got, count))
+            if (!pass_on(flow, to, buffer, scratch, (size_t)got, from->hangup, count))
                 return;
             if (buffer_length(buffer) == 0)
                 bulk_consider(flow, bulk, got);

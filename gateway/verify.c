@@ -239,7 +239,7 @@ static void on_ready(struct poll_handle *handle, uint32_t events)
     if (!c->proof) {
         if (c->outbound.state == OUTBOUND_CONNECTING && !(events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
             return;
-        int r = outbound_step(&c->outbound, handle->fd);
+        int r = outbound_step(&c->outbound, handle->fd, events);
         if (r < 0)
             check_fail(c, c->outbound.problem ? c->outbound.problem
                                               : "the origin cannot be reached to be verified");
@@ -274,8 +274,9 @@ static void check_run(struct check *c)
     list_append(&v->running, &c->link);
     v->running_count++;
     deadline_start(&v->timeouts, &c->timeout);
-    int fd =
-        authorities_trust(v->authorities) ? outbound_open(&c->outbound, config_upstream(*v->snapshot), &c->address) : -ENOKEY;
+    int fd = authorities_trust(v->authorities)
+                 ? outbound_open(&c->outbound, config_upstream(*v->snapshot), &c->address, true)
+                 : -ENOKEY;
     if (fd >= 0 && poller_add(v->poller, &c->poll, fd) < 0)
         fd_close(&fd);
     if (fd < 0)
