@@ -126,22 +126,48 @@ bool cidr_parse(const char *text, size_t length, bool loose, struct cidr *ret)
     return true;
 }
 
+static char *put_decimal(char *at, unsigned value)
+{
+    char digits[10], *first = digits + sizeof(digits);
+    do
+        *--first = (char)('0' + value % 10);
+    while (value /= 10);
+    size_t length = (size_t)(digits + sizeof(digits) - first);
+    return (char *)memcpy(at, first, length) + length;
+}
+
+/* By hand, where glibc's inet_ntop() goes through sprintf(): every audit event has two of them. */
+static char *put_ipv4(char *at, const uint8_t bytes[4])
+{
+    for (int i = 0; i < 4; i++) {
+        at = put_decimal(at, bytes[i]);
+        *at++ = '.';
+    }
+    *--at = 0;
+    return at;
+}
+
 const char *addr_format(const struct addr *a, char text[ADDR_TEXT_MAX])
 {
     text[0] = 0;
-    if (a->family == AF_INET || a->family == AF_INET6)
-        inet_ntop(a->family, a->bytes, text, ADDR_TEXT_MAX);
+    if (a->family == AF_INET)
+        put_ipv4(text, a->bytes);
+    else if (a->family == AF_INET6)
+        inet_ntop(AF_INET6, a->bytes, text, ADDR_TEXT_MAX);
     return text;
 }
 
 const char *addr_format_with_port(const struct addr *a, char text[ADDR_TEXT_MAX])
 {
-    char ip[ADDR_TEXT_MAX];
-    addr_format(a, ip);
+    char *at = text;
     if (a->family == AF_INET6)
-        snprintf(text, ADDR_TEXT_MAX, "[%.46s]:%u", ip, a->port);
-    else
-        snprintf(text, ADDR_TEXT_MAX, "%.46s:%u", ip, a->port);
+        *at++ = '[';
+    addr_format(a, at);
+    at += strlen(at);
+    if (a->family == AF_INET6)
+        *at++ = ']';
+    *at++ = ':';
+    *put_decimal(at, a->port) = 0;
     return text;
 }
 

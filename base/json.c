@@ -1,7 +1,6 @@
 #include "base/json.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,13 +21,21 @@ static void put_text(struct json *j, const char *text)
 
 static void open_value(struct json *j, const char *key)
 {
-    if (j->comma)
-        put(j, ",", 1);
-    if (key) {
-        put(j, "\"", 1);
-        put_text(j, key);
-        put(j, "\":", 2);
+    size_t length = key ? strlen(key) : 0;
+    if (length + 4 >= j->size - j->used) { /* comma, quotes, colon */
+        j->failed = true;
+        return;
     }
+    char *at = j->text + j->used;
+    if (j->comma)
+        *at++ = ',';
+    if (key) {
+        *at++ = '"';
+        at = (char *)memcpy(at, key, length) + length;
+        *at++ = '"';
+        *at++ = ':';
+    }
+    j->used = (size_t)(at - j->text);
     j->comma = true;
 }
 
@@ -61,12 +68,29 @@ static size_t utf8_sequence(const uint8_t *s, size_t left)
     return length;
 }
 
+/* Bytes that stand for themselves: printable ASCII but the quote and the backslash. */
+static const bool plain[256] = {[0x20 ... 0x21] = true, [0x23 ... 0x5b] = true, [0x5d ... 0x7e] = true};
+
+/* Is one of these eight bytes not plain? The usual arithmetic on all of them at once: a byte that is zero (or below n) borrows
+ * from its top bit; a quote or backslash is zero after xor. May say yes for no reason, never no. */
+static bool eight_not_plain(const uint8_t *s)
+{
+    const uint64_t ones = 0x0101010101010101, tops = 0x8080808080808080;
+    uint64_t eight;
+    memcpy(&eight, s, sizeof(eight));
+    uint64_t quote = eight ^ ones * '"', backslash = eight ^ ones * '\\';
+    uint64_t below_space = eight - ones * 0x20, delete_or_more = eight + ones;
+    return ((below_space | delete_or_more | (quote - ones) | (backslash - ones) | eight) & tops) != 0;
+}
+
 static void put_escaped(struct json *j, const uint8_t *s, size_t length)
 {
     char escape[8];
     for (size_t i = 0; i < length;) {
         size_t run = i;
-        while (run < length && s[run] >= 0x20 && s[run] < 0x7f && s[run] != '"' && s[run] != '\\')
+        while (run + 8 <= length && !eight_not_plain(s + run))
+            run += 8;
+        while (run < length && plain[s[run]])
             run++;
         put(j, (const char *)s + i, run - i);
         i = run;
@@ -134,12 +158,22 @@ void json_string(struct json *j, const char *key, const char *text)
     json_bytes(j, key, text, strlen(text));
 }
 
+void json_constant(struct json *j, const char *key, const char *text)
+{
+    open_value(j, key);
+    put(j, "\"", 1);
+    put_text(j, text);
+    put(j, "\"", 1);
+}
+
 void json_unsigned(struct json *j, const char *key, uint64_t value)
 {
-    char digits[24];
+    char digits[20], *at = digits + sizeof(digits);
     open_value(j, key);
-    snprintf(digits, sizeof(digits), "%" PRIu64, value);
-    put_text(j, digits);
+    do
+        *--at = (char)('0' + value % 10);
+    while (value /= 10);
+    put(j, at, (size_t)(digits + sizeof(digits) - at));
 }
 
 void json_bool(struct json *j, const char *key, bool value)

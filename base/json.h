@@ -31,6 +31,8 @@ void json_array(struct json *j, const char *key) JSON_SYMBOL(json_array);
 void json_array_end(struct json *j) JSON_SYMBOL(json_array_end);
 void json_string(struct json *j, const char *key, const char *text) JSON_SYMBOL(json_string);
 void json_bytes(struct json *j, const char *key, const void *bytes, size_t length);
+/* A text of our own that needs no escape, as keys. */
+void json_constant(struct json *j, const char *key, const char *text);
 void json_unsigned(struct json *j, const char *key, uint64_t value);
 void json_bool(struct json *j, const char *key, bool value);
 

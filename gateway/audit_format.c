@@ -66,7 +66,7 @@ static void put_ip(struct line *line, const struct addr *a)
 {
     char text[ADDR_TEXT_MAX];
     if (a->family)
-        json_string(&line->json, "ip", addr_format(a, text));
+        json_constant(&line->json, "ip", addr_format(a, text));
 }
 
 static void put_digits(char *to, int width, long value)
@@ -89,28 +89,28 @@ static void put_time(struct line *line, const char *key, const struct timespec *
     put_digits(text + 14, 2, tm.tm_min);
     put_digits(text + 17, 2, tm.tm_sec);
     put_digits(text + 20, 6, t->tv_nsec / 1000);
-    json_bytes(&line->json, key, text, sizeof(text) - 1);
+    json_constant(&line->json, key, text);
 }
 
 static void put_event(struct line *line, const struct audit_event *event, uint64_t sequence)
 {
     struct json *j = &line->json;
     json_object(j, "event");
-    json_string(j, "kind", "event");
+    json_constant(j, "kind", "event");
     json_array(j, "category");
-    json_string(j, NULL, "network");
+    json_constant(j, NULL, "network");
     json_array_end(j);
     const char *second_type = actions[event->action].type[1];
     if (!second_type)
         second_type = event->allowed ? "allowed" : "denied";
     json_array(j, "type");
-    json_string(j, NULL, actions[event->action].type[0]);
-    json_string(j, NULL, second_type);
+    json_constant(j, NULL, actions[event->action].type[0]);
+    json_constant(j, NULL, second_type);
     json_array_end(j);
-    json_string(j, "action", event->allowed ? actions[event->action].allowed : actions[event->action].denied);
-    json_string(j, "outcome", event->allowed ? "success" : "failure");
+    json_constant(j, "action", event->allowed ? actions[event->action].allowed : actions[event->action].denied);
+    json_constant(j, "outcome", event->allowed ? "success" : "failure");
     if (event->action != AUDIT_FLOW_END || event->allowed) /* a client may leave before anything was decided */
-        json_string(j, "reason", acl_reason_name(event->reason));
+        json_constant(j, "reason", acl_reason_name(event->reason));
     put_text(line, "id", event->flow_id);
     json_unsigned(j, "sequence", sequence);
     if (event->start.tv_sec)
@@ -156,7 +156,7 @@ static void put_network(struct line *line, const struct audit_event *event)
     json_object(j, "network");
     put_text(line, "transport", event->transport);
     put_text(line, "protocol", event->protocol);
-    json_string(j, "direction", "egress");
+    json_constant(j, "direction", "egress");
     json_object_end(j);
 }
 
@@ -258,10 +258,11 @@ static void put_rule_origin(struct line *line, const struct audit_event *event)
     if (!event->verdict || !event->verdict->has_rule || !event->verdict->rule.origin.file)
         return;
     const struct acl_origin *origin = &event->verdict->rule.origin;
-    if (origin->line)
-        snprintf(text, sizeof(text), "%s:%u", origin->file, origin->line);
-    else
-        snprintf(text, sizeof(text), "%s", origin->file);
+    if (!origin->line) {
+        put_text(line, "rule_origin", origin->file);
+        return;
+    }
+    snprintf(text, sizeof(text), "%s:%u", origin->file, origin->line);
     put_text(line, "rule_origin", text);
 }
 
@@ -278,7 +279,7 @@ static void put_own(struct line *line, const struct audit_event *event, uint64_t
     put_rule_origin(line, event);
     put_text(line, "detail", event->detail);
     if (event->close_by != AUDIT_CLOSE_NONE)
-        json_string(j, "close_by", closers[event->close_by]);
+        json_constant(j, "close_by", closers[event->close_by]);
     put_text(line, "close_reason", event->close_reason);
     if (event->left_out)
         json_unsigned(j, "left_out", event->left_out);
@@ -296,7 +297,7 @@ static ssize_t put_line(struct line *line, const struct audit_event *event, uint
     json_object(j, NULL);
     put_time(line, "@timestamp", now);
     json_object(j, "ecs");
-    json_string(j, "version", ECS_VERSION);
+    json_constant(j, "version", ECS_VERSION);
     json_object_end(j);
     put_event(line, event, sequence);
     put_source(line, event);
@@ -309,8 +310,8 @@ static ssize_t put_line(struct line *line, const struct audit_event *event, uint
     put_container(line, event);
     put_orchestrator(line, event);
     json_object(j, "observer");
-    json_string(j, "name", "sallyport");
-    json_string(j, "version", SALLYPORT_VERSION);
+    json_constant(j, "name", "sallyport");
+    json_constant(j, "version", SALLYPORT_VERSION);
     json_object_end(j);
     put_own(line, event, dropped_before);
     json_object_end(j);

@@ -49,10 +49,26 @@ void flow_set_state(struct flow *flow, enum flow_state state)
     }
 }
 
+/* "%08x-%u" of prefix and serial, which are unique among all workers as the prefix is random. */
+static void write_id(const struct flow *flow, char id[FLOW_ID_SIZE])
+{
+    char digits[20], *first = digits + sizeof(digits);
+    uint64_t serial = flow->serial;
+    for (int i = 0; i < 8; i++)
+        id[i] = "0123456789abcdef"[flow->worker->id_prefix >> (28 - 4 * i) & 15];
+    id[8] = '-';
+    do
+        *--first = (char)('0' + serial % 10);
+    while (serial /= 10);
+    size_t length = (size_t)(digits + sizeof(digits) - first);
+    memcpy(id + 9, first, length);
+    id[9 + length] = 0;
+}
+
 struct audit_event flow_event(const struct flow *flow, enum audit_action action, char id[FLOW_ID_SIZE])
 {
     struct audit_event event = worker_event(flow->worker, flow->capture, flow->policy);
-    snprintf(id, FLOW_ID_SIZE, "%08x-%llu", flow->worker->id_prefix, (unsigned long long)flow->serial);
+    write_id(flow, id);
     event.action = action;
     event.flow_id = id;
     event.start = flow->started;
