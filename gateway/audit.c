@@ -31,6 +31,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -141,6 +142,18 @@ static bool has_room(struct audit *audit, const struct audit_event *event)
     return audit->queued + AUDIT_LINE_MAX <= QUEUE_MAX;
 }
 
+/* Whole pages of their own: a burst gives them back to the system, not to the heap between the flows. */
+static struct block *map_block(void)
+{
+    void *block = mmap(NULL, sizeof(struct block), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return block == MAP_FAILED ? NULL : block;
+}
+
+static void unmap_block(struct block *block)
+{
+    munmap(block, sizeof(*block));
+}
+
 static struct block *new_block(struct audit *audit)
 {
     struct block *block = audit->spare;
@@ -148,7 +161,7 @@ static struct block *new_block(struct audit *audit)
         audit->spare = block->next;
         audit->spares--;
     } else {
-        block = malloc(sizeof(*block));
+        block = map_block();
     }
     if (block) {
         block->next = NULL;
@@ -160,7 +173,7 @@ static struct block *new_block(struct audit *audit)
 static void release_block(struct audit *audit, struct block *block)
 {
     if (audit->spares == SPARE_BLOCKS) {
-        free(block);
+        unmap_block(block);
         return;
     }
     block->next = audit->spare;
@@ -514,7 +527,7 @@ static uint64_t free_blocks(struct block *block, size_t skip)
         struct block *next = block->next;
         for (size_t i = skip; i < block->used; i++)
             lines += block->text[i] == '\n';
-        free(block);
+        unmap_block(block);
         block = next;
         skip = 0;
     }
@@ -535,7 +548,7 @@ uint64_t audit_destroy(struct audit *audit, unsigned wait_ms)
     lost += free_blocks(audit->batch, audit->written) + free_blocks(audit->first, 0);
     while (audit->spare) {
         struct block *next = audit->spare->next;
-        free(audit->spare);
+        unmap_block(audit->spare);
         audit->spare = next;
     }
     if (audit->fd >= 0)

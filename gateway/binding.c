@@ -22,7 +22,7 @@
  * What refused it last is remembered, in case nothing is left. */
 static bool may_dial(struct flow *flow, const struct addr *candidate)
 {
-    struct dial *dial = &flow->dial;
+    struct dial *dial = flow->dial;
     struct acl_verdict verdict = acl_policy_judge_address(flow->policy, candidate);
     const char *guarded = worker_guard(flow->worker, flow->policy, candidate);
     if (guarded) {
@@ -41,7 +41,7 @@ static bool may_dial(struct flow *flow, const struct addr *candidate)
 /* Adds `address` (with the flow's port) unless it is there already or may not be dialled. */
 static void add_candidate(struct flow *flow, const struct addr *address)
 {
-    struct dial *dial = &flow->dial;
+    struct dial *dial = flow->dial;
     struct addr candidate = *address;
     candidate.port = flow->destination.port;
     if (dial->count == DIAL_CANDIDATES_MAX || !may_dial(flow, &candidate))
@@ -69,17 +69,18 @@ static void add_alternating(struct flow *flow, const struct addr *addresses, siz
 
 static void dial_or_deny(struct flow *flow, const char *binding)
 {
-    if (flow->dial.count)
+    if (flow->dial->count)
         dial_start(flow, binding);
-    else if (flow->dial.refused == ACL_RULE_DENY)
+    else if (flow->dial->refused == ACL_RULE_DENY)
         flow_deny(flow, ACL_RULE_DENY, "its address");
     else
-        flow_deny(flow, ACL_DESTINATION_GUARDED, flow->dial.refused_range);
+        flow_deny(flow, ACL_DESTINATION_GUARDED, flow->dial->refused_range);
 }
 
 void flow_bind_destination(struct flow *flow, const char *binding)
 {
-    flow->dial.count = 0;
+    if (!dial_begin(flow))
+        return;
     add_candidate(flow, &flow->destination);
     dial_or_deny(flow, binding);
 }
@@ -94,8 +95,8 @@ static void deny_unresolved(struct flow *flow, int status)
 /* Neither DNS nor the certificate says that the address is the name's. */
 static void bind_unproven(struct flow *flow)
 {
-    if (flow->dial.last_error < 0)
-        deny_unresolved(flow, flow->dial.last_error);
+    if (flow->dial->last_error < 0)
+        deny_unresolved(flow, flow->dial->last_error);
     else if (acl_policy_bind(flow->policy) == ACL_BIND_STRICT)
         flow_deny(flow, ACL_DESTINATION_UNBOUND, "the name does not have the address that was dialled");
     else
@@ -114,7 +115,7 @@ static void bind_by_certificate(struct flow *flow, const struct proof_result *re
 
 static void on_verified(struct verify_waiter *waiter, const struct proof_result *result)
 {
-    bind_by_certificate(list_entry(waiter, struct flow, verify), result);
+    bind_by_certificate(list_entry(waiter, struct dial, verify)->flow, result);
 }
 
 /* The candidates are those of the name; the destination is not among them. */
@@ -125,10 +126,10 @@ static void bind_otherwise(struct flow *flow)
                worker_may_dial(w, flow->policy, &flow->destination) &&
                acl_policy_judge_address(flow->policy, &flow->destination).reason != ACL_RULE_DENY;
     const struct proof_result *known = may ? verify_find(w->verifier, flow->name, &flow->destination) : NULL;
-    verify_waiter_init(&flow->verify, on_verified);
+    verify_waiter_init(&flow->dial->verify, on_verified);
     if (known)
         bind_by_certificate(flow, known);
-    else if (!may || verify_start(w->verifier, flow->name, &flow->destination, &flow->verify) < 0)
+    else if (!may || verify_start(w->verifier, flow->name, &flow->destination, &flow->dial->verify) < 0)
         bind_unproven(flow);
 }
 
@@ -138,7 +139,7 @@ static void on_looked_up(void *arg, int status, const struct lookup_addresses *f
     struct worker *w = flow->worker;
     bool among = false;
     flow->lookup = NULL;
-    flow->dial.last_error = status;
+    flow->dial->last_error = status;
     if (status < 0) {
         bind_otherwise(flow);
         return;
@@ -162,7 +163,8 @@ void flow_bind(struct flow *flow)
 {
     struct worker *w = flow->worker;
     uint64_t now = uv_now(&w->loop);
-    flow->dial.count = 0;
+    if (!dial_begin(flow))
+        return;
     if (acl_policy_bind(flow->policy) == ACL_BIND_OFF) {
         flow_bind_destination(flow, "off");
         return;

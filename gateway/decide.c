@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define READ_ROOM 2048 /* for the next read of a hello that comes in pieces */
+
 /* From here on its bytes are nobody's business but the origin's. */
 static void become_raw(struct flow *flow)
 {
@@ -220,6 +222,37 @@ static void sniff_ended_early(struct flow *flow)
                   "the client closed before it was complete");
 }
 
+/* The first read goes into the worker's scratch, where almost every hello is whole and judged at once. Returns what recv() does. */
+static ssize_t read_more(struct flow *flow)
+{
+    struct buffer *up = &flow->up;
+    bool first = up->capacity == 0;
+    uint8_t *at = first ? flow->worker->scratch : up->bytes + up->end;
+    size_t room = first ? SCRATCH_SIZE : up->capacity - up->end;
+    ssize_t got;
+    do
+        got = recv(flow->client.poll.fd, at, room, 0);
+    while (got < 0 && errno == EINTR);
+    if (got <= 0)
+        return got;
+    if ((size_t)got < room && !flow->client.hangup)
+        flow->client.readable = false; /* a short read drained it: epoll(7) */
+    if (first)
+        buffer_borrow(up, at, (size_t)got);
+    else
+        up->end += (size_t)got;
+    return got;
+}
+
+/* Read, and not refused: the bytes are for the origin, or wait for the rest. */
+static void keep_bytes(struct flow *flow)
+{
+    bool more = flow->state == FLOW_SNIFF;
+    bool waits = more || flow->state == FLOW_RESOLVE || flow->state == FLOW_CONNECT;
+    if (waits && (more ? buffer_reserve(&flow->up, READ_ROOM) : buffer_keep(&flow->up)) < 0)
+        flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
+}
+
 void flow_sniff(struct flow *flow)
 {
     while (flow->state == FLOW_SNIFF && flow->client.readable) {
@@ -227,15 +260,7 @@ void flow_sniff(struct flow *flow)
             flow_deny(flow, ACL_HELLO_TOO_LARGE, NULL);
             return;
         }
-        if (buffer_reserve(&flow->up, 2048) < 0) {
-            metric_add(&flow->worker->metrics->limits[METRICS_LIMIT_MEMORY], 1);
-            flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
-            return;
-        }
-        size_t room = flow->up.capacity - flow->up.end;
-        ssize_t got = recv(flow->client.poll.fd, flow->up.bytes + flow->up.end, room, 0);
-        if (got < 0 && errno == EINTR)
-            continue;
+        ssize_t got = read_more(flow);
         if (got < 0 && errno == EAGAIN) {
             flow->client.readable = false;
         } else if (got < 0) {
@@ -245,10 +270,8 @@ void flow_sniff(struct flow *flow)
             sniff_ended_early(flow);
             return;
         } else {
-            flow->up.end += (size_t)got;
-            if ((size_t)got < room && !flow->client.hangup)
-                flow->client.readable = false; /* a short read drained it: epoll(7) */
             sniff_parse(flow);
+            keep_bytes(flow);
         }
     }
 }

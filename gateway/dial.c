@@ -13,7 +13,7 @@
 static struct poll_handle *attempt_poll(struct dial_attempt *attempt)
 {
     struct flow *flow = attempt->flow;
-    return attempt == &flow->dial.attempts[0] ? &flow->origin.poll : &attempt->own_poll;
+    return attempt == &flow->dial->attempts[0] ? &flow->origin.poll : &attempt->own_poll;
 }
 
 static void attempt_drop(struct dial_attempt *attempt)
@@ -24,13 +24,38 @@ static void attempt_drop(struct dial_attempt *attempt)
     attempt->active = false;
 }
 
+static void stop(struct dial *dial)
+{
+    verify_cancel(&dial->verify);
+    deadline_stop(&dial->stagger);
+    for (int i = 0; i < 2; i++)
+        if (dial->attempts[i].active)
+            attempt_drop(&dial->attempts[i]);
+}
+
+bool dial_begin(struct flow *flow)
+{
+    if (flow->dial)
+        stop(flow->dial);
+    else
+        flow->dial = slab_take(&flow->worker->dial_slab);
+    if (!flow->dial) {
+        flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
+        return false;
+    }
+    *flow->dial = (struct dial){.flow = flow};
+    deadline_init(&flow->dial->stagger);
+    verify_waiter_init(&flow->dial->verify, NULL);
+    return true;
+}
+
 void dial_cancel(struct flow *flow)
 {
-    verify_cancel(&flow->verify);
-    deadline_stop(&flow->dial.stagger);
-    for (int i = 0; i < 2; i++)
-        if (flow->dial.attempts[i].active)
-            attempt_drop(&flow->dial.attempts[i]);
+    if (!flow->dial)
+        return;
+    stop(flow->dial);
+    slab_give(&flow->worker->dial_slab, flow->dial);
+    flow->dial = NULL;
 }
 
 static void attempt_ready(struct dial_attempt *attempt, uint32_t events);
@@ -38,7 +63,7 @@ static void attempt_ready(struct dial_attempt *attempt, uint32_t events);
 static void first_ready(struct poll_handle *handle, uint32_t events)
 {
     struct flow_side *side = list_entry(handle, struct flow_side, poll);
-    struct dial_attempt *attempt = &side->flow->dial.attempts[0];
+    struct dial_attempt *attempt = &side->flow->dial->attempts[0];
     flow_side_note(side, events);
     if (attempt->outbound.state != OUTBOUND_CONNECTING || events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
         attempt_ready(attempt, events);
@@ -63,7 +88,7 @@ static int attempt_connect(struct flow *flow, struct dial_attempt *attempt, cons
     attempt->flow = flow;
     attempt->address = *address;
     struct poll_handle *poll = attempt_poll(attempt);
-    poll_handle_init(poll, attempt == &flow->dial.attempts[0] ? first_ready : second_ready);
+    poll_handle_init(poll, attempt == &flow->dial->attempts[0] ? first_ready : second_ready);
     int r = poller_add(&flow->worker->poller, poll, fd);
     if (r < 0)
         return r;
@@ -75,7 +100,7 @@ static int attempt_connect(struct flow *flow, struct dial_attempt *attempt, cons
 /* Start the next candidate that can be started. Fails the flow when nothing is under way any more. */
 static void dial_next(struct flow *flow)
 {
-    struct dial *dial = &flow->dial;
+    struct dial *dial = flow->dial;
     while (dial->next < dial->count) {
         struct dial_attempt *free_one = !dial->attempts[0].active   ? &dial->attempts[0]
                                         : !dial->attempts[1].active ? &dial->attempts[1]
@@ -109,7 +134,7 @@ static void decide_by_proof(struct flow *flow, const struct proof_result *result
 {
     flow_note_proof(flow, result);
     if (result->proven) {
-        flow_connected(flow, &flow->dial.won);
+        flow_connected(flow, &flow->dial->won);
         return;
     }
     origin_drop(flow);
@@ -118,7 +143,7 @@ static void decide_by_proof(struct flow *flow, const struct proof_result *result
 
 static void on_proven(struct verify_waiter *waiter, const struct proof_result *result)
 {
-    decide_by_proof(list_entry(waiter, struct flow, verify), result);
+    decide_by_proof(list_entry(waiter, struct dial, verify)->flow, result);
 }
 
 /* Connected. Is the certificate of whoever answers there to be looked at before a byte goes up? Not where an
@@ -128,14 +153,14 @@ static void prove_origin(struct flow *flow)
     struct worker *w = flow->worker;
     if (acl_policy_verify(flow->policy) != ACL_VERIFY_ALWAYS || flow->kind != FLOW_TLS ||
         !flow->name_length || flow->would_deny || (flow->binding && !strcmp(flow->binding, "address"))) {
-        flow_connected(flow, &flow->dial.won);
+        flow_connected(flow, &flow->dial->won);
         return;
     }
-    const struct proof_result *known = verify_find(w->verifier, flow->name, &flow->dial.won);
-    verify_waiter_init(&flow->verify, on_proven);
+    const struct proof_result *known = verify_find(w->verifier, flow->name, &flow->dial->won);
+    verify_waiter_init(&flow->dial->verify, on_proven);
     if (known)
         decide_by_proof(flow, known);
-    else if (verify_start(w->verifier, flow->name, &flow->dial.won, &flow->verify) < 0)
+    else if (verify_start(w->verifier, flow->name, &flow->dial->won, &flow->dial->verify) < 0)
         decide_by_proof(flow, &(struct proof_result){.reason = "too many origins are being verified"});
 }
 
@@ -154,9 +179,9 @@ static void attempt_won(struct dial_attempt *winner)
     struct addr dialled = winner->address;
     struct poller *poller = &flow->worker->poller;
     winner->active = false;
-    if (winner == &flow->dial.attempts[1]) {
+    if (winner == &flow->dial->attempts[1]) {
         int fd = winner->own_poll.fd;
-        attempt_drop(&flow->dial.attempts[0]);
+        attempt_drop(&flow->dial->attempts[0]);
         poller_remove(poller, &winner->own_poll);
         poll_handle_init(&flow->origin.poll, flow_origin_ready);
         if (poller_add(poller, &flow->origin.poll, fd) < 0) {
@@ -166,8 +191,8 @@ static void attempt_won(struct dial_attempt *winner)
         }
     }
     flow->origin.poll.ready = flow_origin_ready;
-    dial_cancel(flow);
-    flow->dial.won = dialled;
+    stop(flow->dial);
+    flow->dial->won = dialled;
     prove_origin(flow);
 }
 
@@ -180,8 +205,8 @@ static void attempt_ready(struct dial_attempt *attempt, uint32_t events)
     if (r >= 0)
         return;
     metrics_upstream_failed(flow->worker->metrics, r);
-    flow->dial.last_error = r;
-    flow->dial.last_problem = attempt->outbound.problem;
+    flow->dial->last_error = r;
+    flow->dial->last_problem = attempt->outbound.problem;
     attempt_drop(attempt);
     flow->origin.readable = flow->origin.writable = flow->origin.hangup = false;
     dial_next(flow);
@@ -189,16 +214,15 @@ static void attempt_ready(struct dial_attempt *attempt, uint32_t events)
 
 void dial_stagger_expired(struct deadline *deadline)
 {
-    struct dial *dial = list_entry(deadline, struct dial, stagger);
-    dial_next(list_entry(dial, struct flow, dial));
+    dial_next(list_entry(deadline, struct dial, stagger)->flow);
 }
 
 void dial_start(struct flow *flow, const char *binding)
 {
     if (binding)
         flow->binding = binding;
-    flow->dial.next = 0;
-    flow->dial.last_problem = NULL;
+    flow->dial->next = 0;
+    flow->dial->last_problem = NULL;
     flow_set_state(flow, FLOW_CONNECT);
     dial_next(flow);
 }

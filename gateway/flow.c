@@ -335,6 +335,7 @@ void flow_connected(struct flow *flow, const struct addr *dialled)
 {
     char id[FLOW_ID_SIZE];
     flow->dialled = *dialled;
+    dial_cancel(flow);
     flow->origin.writable = true;
     struct audit_event event = flow_event(flow, AUDIT_FLOW_DECISION, id);
     event.allowed = true;
@@ -407,7 +408,7 @@ static void side_init(struct flow *flow, struct flow_side *side,
 static struct flow *flow_create(struct capture *capture, const struct addr *source)
 {
     struct worker *w = capture->worker;
-    struct flow *flow = calloc(1, sizeof(*flow));
+    struct flow *flow = slab_take(&w->flow_slab);
     if (!flow)
         return NULL;
     flow->worker = w;
@@ -419,8 +420,6 @@ static struct flow *flow_create(struct capture *capture, const struct addr *sour
     flow->started_ns = monotonic_ns();
     hello_reader_init(&flow->hello);
     deadline_init(&flow->timer);
-    deadline_init(&flow->dial.stagger);
-    verify_waiter_init(&flow->verify, NULL);
     side_init(flow, &flow->client, flow_client_ready);
     side_init(flow, &flow->origin, flow_origin_ready);
     list_append(&w->flows, &flow->link);

@@ -48,7 +48,10 @@ struct dial_attempt {
     bool active;
 };
 
+/* What a flow needs on its way to its origin, from the verdict to the connection, and no longer. */
 struct dial {
+    struct flow *flow;
+    struct verify_waiter verify;
     struct addr candidates[DIAL_CANDIDATES_MAX];
     size_t count, next;
     struct dial_attempt attempts[2];
@@ -110,8 +113,7 @@ struct flow {
     struct hello_reader hello;
     struct http_flow *http;
     struct lookup *lookup;
-    struct dial dial;
-    struct verify_waiter verify;
+    struct dial *dial; /* from dial_begin() to dial_cancel(); NULL before and behind */
     struct proof_result *proof; /* what the origin's certificate showed; NULL: nobody looked */
 };
 
@@ -145,6 +147,8 @@ void flow_bind(struct flow *flow);
 void flow_bind_destination(struct flow *flow, const char *binding);
 /* dial.c: connect to the first of dial.candidates that answers; `binding` goes to the event. */
 void dial_start(struct flow *flow, const char *binding);
+/* Before binding looks for candidates: none there yet. False when out of memory: the flow has been refused. */
+bool dial_begin(struct flow *flow);
 void dial_cancel(struct flow *flow);
 /* What a certificate showed is kept for the events. */
 void flow_note_proof(struct flow *flow, const struct proof_result *result);

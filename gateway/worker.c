@@ -90,7 +90,7 @@ static void sweep(uv_prepare_t *prepare)
     while (!list_empty(&w->ended_flows)) {
         struct flow *flow = list_entry(w->ended_flows.next, struct flow, link);
         list_remove(&flow->link);
-        free(flow);
+        slab_give(&w->flow_slab, flow);
     }
     if (w->draining && list_empty(&w->flows))
         uv_stop(&w->loop);
@@ -307,6 +307,8 @@ static int start_loop(struct worker *w, int channel, struct error *err)
         r = poller_init(&w->poller, &w->loop);
     if (r < 0)
         return error_errno(err, -r, "cannot start the loop");
+    slab_init(&w->flow_slab, sizeof(struct flow));
+    slab_init(&w->dial_slab, sizeof(struct dial));
     list_init(&w->captures);
     list_init(&w->flows);
     list_init(&w->ended_flows);
@@ -425,6 +427,8 @@ static void release(struct worker *w)
     close(w->channel);
     close(w->routes);
     pipe_pool_finish(&w->pipes);
+    slab_finish(&w->dial_slab);
+    slab_finish(&w->flow_slab);
     namebook_destroy(w->names);
     report_destroy(w->report);
 }

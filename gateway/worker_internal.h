@@ -8,6 +8,7 @@
 #pragma once
 
 #include "base/list.h"
+#include "base/slab.h"
 #include "config/snapshot.h"
 #include "gateway/audit.h"
 #include "gateway/deadline.h"
@@ -50,6 +51,7 @@ struct worker {
     struct deadline_queue hello_timeouts, connect_timeouts, attempt_staggers, idle_timeouts,
         half_close_timeouts, linger_timeouts, dns_tcp_timeouts, accept_pauses;
     struct pipe_pool pipes;
+    struct slab flow_slab, dial_slab;
     struct list captures, flows, ended_flows;
     struct list dns_questions, dns_connections; /* of all captures */
     unsigned flow_count, flow_limit;
