@@ -159,11 +159,11 @@ const char *addr_format(const struct addr *a, char text[ADDR_TEXT_MAX])
 
 const char *addr_format_with_port(const struct addr *a, char text[ADDR_TEXT_MAX])
 {
-    char *at = text;
+    char ip[ADDR_TEXT_MAX], *at = text;
+    size_t length = strlen(addr_format(a, ip)); /* 45 at most: INET6_ADDRSTRLEN */
     if (a->family == AF_INET6)
         *at++ = '[';
-    addr_format(a, at);
-    at += strlen(at);
+    at = (char *)memcpy(at, ip, length) + length;
     if (a->family == AF_INET6)
         *at++ = ']';
     *at++ = ':';

@@ -25,10 +25,7 @@ static void become_raw(struct flow *flow)
 
 static bool take_bound_name(const char *name, size_t length, void *arg)
 {
-    struct flow *flow = arg;
-    memcpy(flow->name, name, length);
-    flow->name[length] = 0;
-    flow->name_length = (uint8_t)length;
+    (void)flow_name(arg, name, length, ""); /* without memory it stays unnamed: it is only recorded */
     return false;
 }
 
@@ -107,7 +104,7 @@ void flow_decide_unnamed(struct flow *flow, enum acl_reason reason, const char *
 struct bound_name {
     struct flow *flow;
     struct acl_verdict verdict;
-    bool any;
+    bool any, no_memory;
 };
 
 /* Keeps the verdict that counts: a denial before an allowance before nothing. */
@@ -119,13 +116,11 @@ static bool judge_bound_name(const char *name, size_t length, void *arg)
         acl_policy_judge_name(flow->policy, ACL_TCP, name, length, flow->destination.port);
     bool denied = verdict.reason == ACL_RULE_DENY;
     if (!found->any || denied || (verdict.allowed && !found->verdict.allowed)) {
-        memcpy(flow->name, name, length);
-        flow->name[length] = 0;
-        flow->name_length = (uint8_t)length;
+        found->no_memory = !flow_name(flow, name, length, "");
         found->verdict = verdict;
     }
     found->any = true;
-    return !denied;
+    return !denied && !found->no_memory;
 }
 
 /* A port that a tcp:// rule opened: nothing is read, the name is what DNS answered this address for. Returns
@@ -135,6 +130,10 @@ static bool decide_by_binding(struct flow *flow)
     struct bound_name found = {.flow = flow};
     namebook_names(flow->worker->names, &flow->destination, uv_now(&flow->worker->loop), judge_bound_name,
                    &found);
+    if (found.no_memory) {
+        flow_deny_memory(flow);
+        return true;
+    }
     if (!found.any || found.verdict.reason == ACL_NO_RULE)
         return false;
     flow->kind = FLOW_RAW;
@@ -154,7 +153,7 @@ void flow_decide_before_reading(struct flow *flow)
     if ((use & ACL_PORT_TCP_NAME) && decide_by_binding(flow))
         return;
     if (use & (ACL_PORT_TLS | ACL_PORT_HTTP)) {
-        flow->name[flow->name_length = 0] = 0; /* the client will say it itself */
+        (void)flow_name(flow, "", 0, ""); /* the client will say it itself */
         return;
     }
     if (use & ACL_PORT_ADDRESS)
@@ -175,16 +174,16 @@ static void sniff_tls(struct flow *flow)
         return;
     case HELLO_BAD:
         flow->ech_offered = hello.ech_offered;
-        memcpy(flow->alpn, hello.alpn, sizeof(flow->alpn));
+        (void)flow_name(flow, "", 0, hello.alpn);
         flow_decide_unnamed(flow, hello.reason, hello.detail);
         return;
     case HELLO_DONE:
-        memcpy(flow->name, hello.name, sizeof(flow->name));
-        flow->name_length = hello.name_length;
         flow->ech_offered = hello.ech_offered;
-        memcpy(flow->alpn, hello.alpn, sizeof(flow->alpn));
         flow->client_waits = !flow->client.readable && hello.length == flow->up.end;
-        flow_decide_by_name(flow, ACL_TLS);
+        if (flow_name(flow, hello.name, hello.name_length, hello.alpn))
+            flow_decide_by_name(flow, ACL_TLS);
+        else
+            flow_deny_memory(flow);
         return;
     }
 }
@@ -250,7 +249,7 @@ static void keep_bytes(struct flow *flow)
     bool more = flow->state == FLOW_SNIFF;
     bool waits = more || flow->state == FLOW_RESOLVE || flow->state == FLOW_CONNECT;
     if (waits && (more ? buffer_reserve(&flow->up, READ_ROOM) : buffer_keep(&flow->up)) < 0)
-        flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
+        flow_deny_memory(flow);
 }
 
 void flow_sniff(struct flow *flow)

@@ -40,7 +40,7 @@ bool dial_begin(struct flow *flow)
     else
         flow->dial = slab_take(&flow->worker->dial_slab);
     if (!flow->dial) {
-        flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
+        flow_deny_memory(flow);
         return false;
     }
     *flow->dial = (struct dial){.flow = flow};

@@ -108,6 +108,29 @@ void flow_report_denied(struct flow *flow, const char *name, enum acl_reason rea
     report_denied(flow->worker->report, what, reason);
 }
 
+bool flow_name(struct flow *flow, const char *name, size_t length, const char *alpn)
+{
+    size_t alpn_size = strlen(alpn) + 1;
+    free(flow->texts);
+    flow->name = flow->alpn = "";
+    flow->name_length = 0;
+    flow->texts = length || alpn_size > 1 ? malloc(length + 1 + alpn_size) : NULL;
+    if (!flow->texts)
+        return length == 0 && alpn_size == 1;
+    memcpy(flow->texts, name, length);
+    flow->texts[length] = 0;
+    flow->name = flow->texts;
+    flow->alpn = memcpy(flow->texts + length + 1, alpn, alpn_size);
+    flow->name_length = (uint8_t)length;
+    return true;
+}
+
+void flow_deny_memory(struct flow *flow)
+{
+    metric_add(&flow->worker->metrics->limits[METRICS_LIMIT_MEMORY], 1);
+    flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
+}
+
 /* ---- the end ---- */
 
 static void side_close(struct flow *flow, struct flow_side *side, bool reset)
@@ -129,6 +152,10 @@ static void flow_release(struct flow *flow, bool reset)
     side_close(flow, &flow->client, reset);
     side_close(flow, &flow->origin, reset);
     http_flow_destroy(flow);
+    free(flow->texts);
+    flow->texts = NULL;
+    flow->name = flow->alpn = "";
+    flow->name_length = 0;
     free(flow->proof);
     flow->proof = NULL;
     pipe_return(&flow->worker->pipes, flow->bulk_up.pipe);
@@ -415,6 +442,7 @@ static struct flow *flow_create(struct capture *capture, const struct addr *sour
     flow->capture = capture;
     flow->policy = capture->policy;
     flow->source = *source;
+    flow->name = flow->alpn = "";
     flow->serial = ++w->flow_serial;
     clock_gettime(CLOCK_REALTIME, &flow->started);
     flow->started_ns = monotonic_ns();

@@ -95,7 +95,8 @@ struct flow {
     uint64_t bytes_up, bytes_down;
 
     struct addr source, destination, dialled;
-    char name[ACL_NAME_MAX + 1];
+    const char *name, *alpn; /* flow_name(); both "" at first */
+    char *texts;             /* where they are, when they are not "" */
     uint8_t name_length;
     struct acl_verdict verdict;
     enum acl_reason reason; /* of the decision */
@@ -104,7 +105,6 @@ struct flow {
     bool client_waits; /* it said a whole ClientHello and nothing behind it: closing loses nothing and resets nothing */
     enum audit_close_by closed_first; /* whose FIN came first */
     bool ech_offered;
-    char alpn[HELLO_ALPN_MAX];
     char method[HTTP_METHOD_MAX];
     uint64_t serial;
     struct timespec started;
@@ -123,6 +123,11 @@ void flow_start(struct capture *capture, const struct capture_listener *listener
                 const struct addr *source);
 
 void flow_set_state(struct flow *flow, enum flow_state state);
+
+/* Whom the client wants, and with which protocols; copied. False, and no name, when out of memory. */
+bool flow_name(struct flow *flow, const char *name, size_t length, const char *alpn);
+/* Refuse it for want of memory. */
+void flow_deny_memory(struct flow *flow);
 
 /* decide.c: judge what can be judged before a byte is read; then read until the client has named whom it
  * wants. */

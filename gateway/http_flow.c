@@ -43,19 +43,17 @@ static int http_flow_create(struct flow *flow)
     return -ENOMEM;
 }
 
-static void take_name(struct flow *flow, const struct http_request *request)
+static bool take_name(struct flow *flow, const struct http_request *request)
 {
-    memcpy(flow->name, request->host, sizeof(flow->name));
-    flow->name_length = request->host_length;
     memcpy(flow->method, request->method, sizeof(flow->method));
+    return flow_name(flow, request->host, request->host_length, "");
 }
 
 void http_flow_sniff(struct flow *flow)
 {
     size_t consumed = 0;
     if (!flow->http && http_flow_create(flow) < 0) {
-        metric_add(&flow->worker->metrics->limits[METRICS_LIMIT_MEMORY], 1);
-        flow_deny(flow, ACL_LIMIT_CONNECTIONS, "out of memory");
+        flow_deny_memory(flow);
         return;
     }
     struct http_flow *http = flow->http;
@@ -65,8 +63,10 @@ void http_flow_sniff(struct flow *flow)
         flow->up.start += consumed; /* blank lines before a request line */
     } else if (event == HTTP_GATE_REQUEST) {
         http->head_length = consumed;
-        take_name(flow, http_gate_request(http->gate));
-        flow_decide_by_name(flow, ACL_HTTP);
+        if (take_name(flow, http_gate_request(http->gate)))
+            flow_decide_by_name(flow, ACL_HTTP);
+        else
+            flow_deny_memory(flow);
     } else {
         flow_decide_unnamed(flow, http_gate_reason(http->gate), http_gate_detail(http->gate));
     }
