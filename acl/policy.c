@@ -50,6 +50,23 @@ struct acl_policy *acl_policy_create(const char *name)
     return policy;
 }
 
+struct acl_policy *acl_policy_create_over(const struct acl_policy *base, const char *name)
+{
+    struct acl_policy *policy = acl_policy_create(name);
+    if (!policy)
+        return NULL;
+    policy->base = base;
+    policy->mode = base->mode;
+    policy->dns = base->dns;
+    policy->bind = base->bind;
+    policy->verify = base->verify;
+    policy->ech_denied = base->ech_denied;
+    policy->denies_names = base->denies_names;
+    policy->judges_requests = base->judges_requests;
+    policy->limits = base->limits;
+    return policy;
+}
+
 void acl_policy_destroy(struct acl_policy *policy)
 {
     if (!policy)
@@ -286,6 +303,11 @@ bool acl_policy_judges_requests(const struct acl_policy *policy)
     return policy->judges_requests;
 }
 
+const struct acl_policy *acl_policy_base(const struct acl_policy *policy)
+{
+    return policy->base;
+}
+
 const char *acl_policy_name(const struct acl_policy *policy)
 {
     return policy->name;
@@ -327,14 +349,23 @@ struct acl_rule_view policy_view(const struct acl_policy *policy, const struct r
         .text = rule->bytes, .origin = {policy->files[rule->file], rule->line}, .deny = rule->deny};
 }
 
-void acl_policy_each(const struct acl_policy *policy,
-                     bool (*each)(const struct acl_rule_view *rule, void *arg), void *arg)
+/* The lowest layer first. */
+static bool each_rule(const struct acl_policy *policy, bool (*each)(const struct acl_rule_view *rule, void *arg), void *arg)
 {
+    if (policy->base && !each_rule(policy->base, each, arg))
+        return false;
     for (rule_ref at = policy_rule_after(policy, 0); at; at = policy_rule_after(policy, at)) {
         struct acl_rule_view view = policy_view(policy, policy_rule(policy, at));
         if (!each(&view, arg))
-            return;
+            return false;
     }
+    return true;
+}
+
+void acl_policy_each(const struct acl_policy *policy,
+                     bool (*each)(const struct acl_rule_view *rule, void *arg), void *arg)
+{
+    each_rule(policy, each, arg);
 }
 
 bool acl_policy_allows_icmp(const struct acl_policy *policy)

@@ -58,6 +58,9 @@ struct acl_policy;
 
 /* NULL when out of memory. `name` is copied. */
 struct acl_policy *acl_policy_create(const char *name);
+/* A layer over a sealed policy: at first with the same options and rules, to which those that are added come; deny beats
+ * allow across both. It costs the same whatever the size of `base`, which must outlive it. NULL when out of memory. */
+struct acl_policy *acl_policy_create_over(const struct acl_policy *base, const char *name);
 void acl_policy_destroy(struct acl_policy *policy); /* accepts NULL */
 
 void acl_policy_set_mode(struct acl_policy *policy, enum acl_mode mode);
@@ -74,6 +77,8 @@ int acl_policy_add(struct acl_policy *policy, const char *text, size_t length, b
 int acl_policy_seal(struct acl_policy *policy);
 
 const char *acl_policy_name(const struct acl_policy *policy);
+/* The policy that this is a layer over, or NULL. */
+const struct acl_policy *acl_policy_base(const struct acl_policy *policy);
 enum acl_mode acl_policy_mode(const struct acl_policy *policy);
 enum acl_dns acl_policy_dns(const struct acl_policy *policy);
 enum acl_bind acl_policy_bind(const struct acl_policy *policy);

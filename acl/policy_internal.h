@@ -58,6 +58,7 @@ struct segment {
 
 struct acl_policy {
     char *name;
+    const struct acl_policy *base; /* the layer below, whose rules count as well; or NULL */
     enum acl_mode mode;
     enum acl_dns dns;
     enum acl_bind bind;

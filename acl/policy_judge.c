@@ -132,14 +132,55 @@ static const struct rule *decide(const struct acl_policy *policy, const struct c
     return allow;
 }
 
-static struct acl_verdict verdict_of(const struct acl_policy *policy, const struct rule *rule)
+/* A rule, and the layer that it is in. */
+struct finding {
+    const struct acl_policy *layer;
+    const struct rule *rule; /* NULL: none */
+};
+
+/* Takes what a layer says into account; true when it is final. */
+static bool weigh(struct finding *finding, const struct acl_policy *layer, const struct rule *rule)
+{
+    if (rule && (rule->deny || !finding->rule))
+        *finding = (struct finding){layer, rule};
+    return rule && rule->deny;
+}
+
+static struct finding decide_name(const struct acl_policy *policy, const char *name, size_t length, const struct query *q,
+                                  enum fit *ret_missed)
+{
+    struct finding finding = {0};
+    struct chains chains;
+    for (const struct acl_policy *layer = policy; layer; layer = layer->base)
+        if (policy_table_find_name(layer, name, length, &chains) &&
+            weigh(&finding, layer, decide(layer, &chains, q, ret_missed)))
+            break;
+    return finding;
+}
+
+static struct finding decide_address(const struct acl_policy *policy, const struct addr *a, unsigned shortest,
+                                     const struct query *q)
+{
+    struct finding finding = {0};
+    struct chains chains;
+    for (const struct acl_policy *layer = policy; layer; layer = layer->base) {
+        policy_table_find_networks(layer, a, shortest, &chains);
+        if (layer->any_address && q->question != ASK_NETWORK)
+            chains.heads[chains.count++] = layer->any_address;
+        if (weigh(&finding, layer, decide(layer, &chains, q, NULL)))
+            break;
+    }
+    return finding;
+}
+
+static struct acl_verdict verdict_of(struct finding finding)
 {
     struct acl_verdict verdict = {.reason = ACL_NO_RULE};
-    if (rule) {
-        verdict.allowed = !rule->deny;
-        verdict.reason = rule->deny ? ACL_RULE_DENY : ACL_RULE_ALLOW;
+    if (finding.rule) {
+        verdict.allowed = !finding.rule->deny;
+        verdict.reason = finding.rule->deny ? ACL_RULE_DENY : ACL_RULE_ALLOW;
         verdict.has_rule = true;
-        verdict.rule = policy_view(policy, rule);
+        verdict.rule = policy_view(finding.layer, finding.rule);
     }
     return verdict;
 }
@@ -147,13 +188,10 @@ static struct acl_verdict verdict_of(const struct acl_policy *policy, const stru
 static struct acl_verdict judge_name(const struct acl_policy *policy, const char *name, size_t length,
                                      const struct query *q)
 {
-    struct chains chains;
     struct acl_verdict verdict = {.reason = ACL_IP_LITERAL};
     if (length <= ACL_NAME_MAX && acl_name_ends_in_number(name, length))
         return verdict; /* acl_name_normalise() lets none through; here not even "*" allows it */
-    if (!policy_table_find_name(policy, name, length, &chains))
-        return verdict_of(policy, NULL);
-    return verdict_of(policy, decide(policy, &chains, q, NULL));
+    return verdict_of(decide_name(policy, name, length, q, NULL));
 }
 
 struct acl_verdict acl_policy_judge_name(const struct acl_policy *policy, enum acl_protocol protocol,
@@ -176,14 +214,12 @@ struct acl_verdict acl_policy_judge_request(const struct acl_policy *policy,
     struct query q = {.question = ASK_FLOW, .protocol = ACL_HTTP, .port = request->port};
     struct acl_verdict verdict = judge_name(policy, request->name, request->name_length, &q);
     struct request read;
-    struct chains chains;
     enum fit missed = FITS;
-    if (!policy->judges_requests || !verdict.allowed ||
-        !policy_table_find_name(policy, request->name, request->name_length, &chains))
+    if (!policy->judges_requests || !verdict.allowed)
         return verdict;
     read_request(request, &read);
     q.request = &read;
-    verdict = verdict_of(policy, decide(policy, &chains, &q, &missed));
+    verdict = verdict_of(decide_name(policy, request->name, request->name_length, &q, &missed));
     if (verdict.reason == ACL_NO_RULE)
         verdict.reason = missed == OTHER_METHOD ? ACL_METHOD_DENIED : ACL_PATH_DENIED;
     if (verdict.reason == ACL_PATH_DENIED || (verdict.reason == ACL_RULE_DENY && verdict.has_rule))
@@ -198,7 +234,7 @@ struct acl_verdict acl_policy_judge_dns(const struct acl_policy *policy, const c
     if (verdict.reason == ACL_RULE_DENY || verdict.reason == ACL_IP_LITERAL)
         return verdict;
     if (policy->dns == ACL_DNS_OFF)
-        return verdict_of(policy, NULL);
+        return verdict_of((struct finding){0});
     if (policy->dns == ACL_DNS_ANY && !verdict.allowed) {
         verdict.allowed = true;
         verdict.reason = ACL_RULE_ALLOW;
@@ -223,13 +259,9 @@ struct acl_verdict acl_policy_judge_address_for(const struct acl_policy *policy,
 {
     const struct addr a = unmapped(destination);
     const struct query q = {.question = ASK_ADDRESS, .protocol = protocol, .port = a.port};
-    struct chains chains;
     if (a.family != AF_INET && a.family != AF_INET6)
-        return verdict_of(policy, NULL);
-    policy_table_find_networks(policy, &a, 0, &chains);
-    if (policy->any_address)
-        chains.heads[chains.count++] = policy->any_address;
-    return verdict_of(policy, decide(policy, &chains, &q, NULL));
+        return verdict_of((struct finding){0});
+    return verdict_of(decide_address(policy, &a, 0, &q));
 }
 
 struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, const struct addr *destination)
@@ -240,13 +272,11 @@ struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, con
 static bool names_network(const struct acl_policy *policy, const struct addr *destination, struct query *q)
 {
     const struct addr a = unmapped(destination);
-    struct chains chains;
     if (a.family != AF_INET && a.family != AF_INET6)
         return false;
     q->question = ASK_NETWORK;
     q->port = a.port;
-    policy_table_find_networks(policy, &a, 1, &chains);
-    return decide(policy, &chains, q, NULL) != NULL;
+    return decide_address(policy, &a, 1, q).rule != NULL;
 }
 
 bool acl_policy_names_network(const struct acl_policy *policy, const struct addr *destination)

@@ -47,12 +47,25 @@ static void step_port(struct port_steps *steps, unsigned bit, uint16_t low, uint
     touch(steps, high + 1u);
 }
 
+/* What the layer below has worked out for itself. */
+static void step_base(const struct acl_policy *base, struct port_steps *steps)
+{
+    for (size_t i = 0; i < base->segment_count; i++) {
+        uint16_t high = i + 1 < base->segment_count ? (uint16_t)(base->segments[i + 1].low - 1) : 65535;
+        for (unsigned bit = 0; bit < USE_BITS; bit++)
+            if (base->segments[i].use & 1u << bit)
+                step_port(steps, bit, base->segments[i].low, high);
+    }
+}
+
 static void step_rules(const struct acl_policy *policy, struct port_steps *steps)
 {
     static const uint8_t bits[] = {
         [ACL_SCHEME_HTTPS] = 0, [ACL_SCHEME_HTTP] = 1, [ACL_SCHEME_TCP] = 2, [ACL_SCHEME_ADDRESS] = 3};
     step_port(steps, 0, 443, 443);
     step_port(steps, 1, 80, 80);
+    if (policy->base)
+        step_base(policy->base, steps);
     for (rule_ref at = policy_rule_after(policy, 0); at; at = policy_rule_after(policy, at)) {
         const struct rule *rule = policy_rule(policy, at);
         if (rule->deny || rule->scheme == ACL_SCHEME_WEB || rule->scheme == ACL_SCHEME_UDP ||

@@ -16,6 +16,7 @@ struct command {
     const char *help; /* the options, a line each, printed behind the usage line by --help */
 };
 
+extern const struct command command_allow, command_deny, command_set, command_forget, command_show; /* runtime.c */
 extern const struct command command_exec, command_inspect, command_policy, command_gateway, command_enroll, command_withdraw,
     command_verify, command_ps, command_reload, command_oci_hook, command_oci_runtime, command_log, command_cni;
 

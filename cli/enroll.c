@@ -5,6 +5,7 @@
  * pid namespace either of us sees, and no number can be used again in between.
  */
 #include "cli/command.h"
+#include "cli/request.h"
 #include "base/fds.h"
 #include "redirect/control.h"
 
@@ -108,19 +109,18 @@ static int read_options(const struct command *self, int argc, char **argv, bool 
 
 /* ---- asking ---- */
 
-static void print_json(const json_t *value)
+void request_print_json(const json_t *value)
 {
     json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
     putchar('\n');
 }
 
-/* The answer when it is a yes (the caller's); else NULL, with *ret_status, and all has been said. */
-static json_t *ask(const struct command *self, const struct request_options *o, json_t *request, const int *fds, size_t count,
-                   int *ret_status)
+json_t *request_ask(const struct command *self, const char *control, bool json, json_t *request, const int *fds, size_t count,
+                    int *ret_status)
 {
     json_t *answer = NULL;
     struct error err;
-    int r = request ? control_call(o->control ? o->control : CONTROL_DEFAULT_PATH, request, fds, count, &answer, &err)
+    int r = request ? control_call(control ? control : CONTROL_DEFAULT_PATH, request, fds, count, &answer, &err)
                     : error_set(&err, EINVAL, "an argument is not UTF-8");
     json_decref(request);
     if (r < 0) {
@@ -135,11 +135,17 @@ static json_t *ask(const struct command *self, const struct request_options *o, 
     const char *code = json_string_value(json_object_get(answer, "code"));
     const char *text = json_string_value(json_object_get(answer, "error"));
     fprintf(stderr, "sallyport %s: %s\n", self->name, text ? text : "the gateway's answer is not understood");
-    if (o->json)
-        print_json(answer);
+    if (json)
+        request_print_json(answer);
     *ret_status = code && strcmp(code, "invalid") ? EXIT_NO : EXIT_WRONG;
     json_decref(answer);
     return NULL;
+}
+
+static json_t *ask(const struct command *self, const struct request_options *o, json_t *request, const int *fds, size_t count,
+                   int *ret_status)
+{
+    return request_ask(self, o->control, o->json, request, fds, count, ret_status);
 }
 
 /* ---- enroll ---- */
@@ -205,7 +211,7 @@ static int enroll(const struct command *self, int argc, char **argv)
     if (warning)
         fprintf(stderr, "sallyport enroll: warning: %s\n", warning);
     if (o.json)
-        print_json(answer);
+        request_print_json(answer);
     else
         printf("%s is enrolled, with policy %s\n", o.id, json_string_value(json_object_get(answer, "policy")));
     json_decref(answer);
@@ -228,7 +234,7 @@ static int about_one(const struct command *self, int argc, char **argv)
     if (!answer)
         return status;
     if (o.json)
-        print_json(answer);
+        request_print_json(answer);
     else if (!strcmp(self->name, "verify"))
         printf("%s is captured, its rules are in force, and it is served\n", id);
     else if (json_is_true(json_object_get(answer, "withdrawn")))
@@ -273,7 +279,7 @@ static int ps(const struct command *self, int argc, char **argv)
     if (!answer)
         return status;
     if (o.json)
-        print_json(json_object_get(answer, "containers"));
+        request_print_json(json_object_get(answer, "containers"));
     else
         print_table(json_object_get(answer, "containers"));
     json_decref(answer);
@@ -292,7 +298,7 @@ static int reload(const struct command *self, int argc, char **argv)
     if (!answer)
         return status;
     if (o.json)
-        print_json(answer);
+        request_print_json(answer);
     else
         printf("policy %s is in force\n", text_of(answer, "policy_version"));
     json_decref(answer);

@@ -151,7 +151,8 @@ static int build_all(struct load *load, size_t own)
     struct config_snapshot *s = load->snapshot;
     s->policies = calloc(own + profile_count + 1, sizeof(*s->policies));
     s->own = calloc(own + 1, sizeof(*s->own));
-    if (!s->policies || !s->own)
+    s->parents = calloc(own + 1, sizeof(*s->parents));
+    if (!s->policies || !s->own || !s->parents)
         return -ENOMEM;
     int r = build_one(load, "deny", NULL, NULL);
     for (size_t i = 0; i < profile_count && r == 0; i++)
@@ -162,6 +163,11 @@ static int build_all(struct load *load, size_t own)
             s->own[s->own_count++] = draft->built = s->policies[s->policy_count - 1];
     }
     qsort(s->policies, s->policy_count, sizeof(*s->policies), compare_policies);
+    size_t i = 0;
+    for (const struct draft *draft = load->drafts; draft && r == 0; draft = draft->next, i++)
+        s->parents[i] = draft->parent    ? draft->parent->built
+                        : draft->profile ? config_policy(s, draft->profile->name)
+                                         : NULL;
     return r;
 }
 

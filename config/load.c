@@ -32,6 +32,7 @@ static int load_finish(struct load *load, int r, struct config_snapshot **ret)
     if (load->out_of_memory)
         report(load, (struct mark){0}, "out of memory");
     if (!load_failed(load)) {
+        load->snapshot->hash = load->hash;
         snprintf(load->snapshot->version, sizeof(load->snapshot->version), "%012" PRIx64, load->hash >> 16);
         *ret = load->snapshot;
     } else {

@@ -1,6 +1,7 @@
 #include "config/snapshot_internal.h"
 #include "config/profiles.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,10 @@ struct config_snapshot *snapshot_create(void)
 
 static void destroy(struct config_snapshot *s)
 {
+    if (s->derivation) {
+        derivation_finish(s);
+        return;
+    }
     for (size_t i = 0; i < s->policy_count; i++)
         acl_policy_destroy(s->policies[i]);
     for (size_t i = 0; i < s->assignment_count; i++)
@@ -36,6 +41,7 @@ static void destroy(struct config_snapshot *s)
     free(s->hosts);
     free(s->policies);
     free(s->own);
+    free(s->parents);
     free(s->assignments);
     free(s->warnings);
     free(s->authorities);
@@ -54,6 +60,23 @@ void config_unref(struct config_snapshot *snapshot)
 {
     if (snapshot && atomic_fetch_sub_explicit(&snapshot->references, 1, memory_order_acq_rel) == 1)
         destroy(snapshot);
+}
+
+static void *unref(void *snapshot)
+{
+    config_unref(snapshot);
+    return NULL;
+}
+
+void config_unref_aside(struct config_snapshot *snapshot)
+{
+    pthread_t thread;
+    pthread_attr_t detached;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    if (!snapshot || derivation_is_light(snapshot) || pthread_create(&thread, &detached, unref, snapshot) != 0)
+        config_unref(snapshot);
+    pthread_attr_destroy(&detached);
 }
 
 static int compare_name(const void *name, const void *policy)

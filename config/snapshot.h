@@ -79,6 +79,8 @@ int config_allow_destination(struct config_snapshot *snapshot, const struct cidr
 
 struct config_snapshot *config_ref(struct config_snapshot *snapshot);
 void config_unref(struct config_snapshot *snapshot); /* accepts NULL; the last one frees */
+/* The same beside the caller: freeing a million names takes longer than a loop may stand still. */
+void config_unref_aside(struct config_snapshot *snapshot);
 
 /* A policy by name (the file's own, or a built-in profile); NULL when there is none. Owned by the snapshot.
  */

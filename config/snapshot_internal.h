@@ -28,9 +28,11 @@ struct host {
 
 struct config_snapshot {
     atomic_uint references;
+    struct derivation *derivation; /* run-time changes (derive.c): the rest is shared, all but policies, own, assignments; or NULL */
     struct acl_policy **policies; /* sorted by name: own, built-in, and "deny" */
     size_t policy_count;
     const struct acl_policy **own; /* the file's, in the order written */
+    const struct acl_policy **parents; /* beside them: what each extends, or NULL */
     size_t own_count;
     struct assignment *assignments;
     size_t assignment_count;
@@ -49,6 +51,7 @@ struct config_snapshot {
     struct cidr *destinations;
     size_t destination_count;
 
+    uint64_t hash; /* of all that was read; the version is made from it */
     char version[13];
     char **warnings;
     size_t warning_count;
@@ -56,3 +59,7 @@ struct config_snapshot {
 
 /* Empty, with every default; one reference. NULL when out of memory. */
 struct config_snapshot *snapshot_create(void);
+/* The end of a derived one. */
+void derivation_finish(struct config_snapshot *snapshot);
+/* A derived one whose file somebody else uses as well: freeing it costs nothing worth mentioning. */
+bool derivation_is_light(const struct config_snapshot *snapshot);

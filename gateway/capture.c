@@ -5,6 +5,7 @@
 #include "gateway/flow.h"
 #include "base/fds.h"
 #include "base/log.h"
+#include "config/overrides.h"
 #include "redirect/nflog.h"
 
 #include <errno.h>
@@ -177,7 +178,7 @@ int capture_add(struct worker *worker, const struct channel_message *who, struct
         return -ENOMEM;
     }
     capture->worker = worker;
-    capture->policy = config_policy_for(worker->snapshot, who->policy, who->container_name);
+    capture->policy = config_container_policy(worker->snapshot, who->container_id, who->container_name, who->policy);
     snprintf(capture->id, sizeof(capture->id), "%s", who->container_id);
     snprintf(capture->name, sizeof(capture->name), "%s", who->container_name);
     snprintf(capture->image, sizeof(capture->image), "%s", who->container_image);

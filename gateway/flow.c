@@ -450,6 +450,7 @@ static struct flow *flow_create(struct capture *capture, const struct addr *sour
     deadline_init(&flow->timer);
     side_init(flow, &flow->client, flow_client_ready);
     side_init(flow, &flow->origin, flow_origin_ready);
+    flow->judged = w->judgement;
     list_append(&w->flows, &flow->link);
     capture->flows++;
     metric_set(&w->metrics->flows_active, ++w->flow_count);

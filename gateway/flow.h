@@ -107,6 +107,7 @@ struct flow {
     bool ech_offered;
     char method[HTTP_METHOD_MAX];
     uint64_t serial;
+    uint32_t judged; /* worker->judgement by which its verdict is */
     struct timespec started;
     uint64_t started_ns; /* monotonic */
 

@@ -65,10 +65,12 @@ static const char *status_for(enum acl_reason reason)
 static void advice(const struct refusal *r, char *ret, size_t size)
 {
     const struct acl_verdict *v = r->verdict;
+    char line[16] = "";
+    if (v && v->has_rule && v->rule.origin.line)
+        snprintf(line, sizeof(line), ":%u", v->rule.origin.line);
     if (r->reason == ACL_RULE_DENY && v && v->has_rule)
-        snprintf(ret, size,
-                 "It is denied by the rule \"%s\" (%s:%u); deny beats allow, so that rule has to go.\n",
-                 v->rule.text, v->rule.origin.file, v->rule.origin.line);
+        snprintf(ret, size, "It is denied by the rule \"%s\" (%s%s); deny beats allow, so that rule has to go.\n", v->rule.text,
+                 v->rule.origin.file, line);
     else if (r->reason == ACL_NO_RULE && r->name[0] && r->port == 80)
         snprintf(ret, size, "No rule allows it. The rule needed:  allow: [%s]\n", r->name);
     else if (r->reason == ACL_NO_RULE && r->name[0])

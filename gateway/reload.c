@@ -1,11 +1,6 @@
 /*
- * Reading a million names takes a second, so a thread does it; the loop is told (uv_async) and swaps the pointer.
- *
- * At that moment every flow gets the policy that its container now has and a verdict of it, or ends: one that the
- * new policy denies is reset at once (reason policy_changed), one that it still allows never notices. Afterwards
- * nothing points into the old snapshot and it is freed.
- *
- * A flow of plain HTTP is judged by the name that it is connected to; its further requests are judged as they come.
+ * Reading a million names takes a second, so a thread does it; the loop is told (uv_async) and swaps the pointer. Run-time
+ * changes are small and laid over what is there at once. Either way rejudge.c then judges the live flows by what is new.
  *
  * Limits: audit.on_full stays what it was at the worker's start.
  */
@@ -13,7 +8,10 @@
 
 #include "base/fds.h"
 #include "base/log.h"
+#include "config/bundle.h"
+#include "config/overrides.h"
 #include "gateway/flow.h"
+#include "gateway/rejudge.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,74 +26,6 @@ struct reload {
     struct config_errors errors;
     int status;
 };
-
-/* ---- judging anew ---- */
-
-static struct acl_verdict judge_again(const struct flow *flow)
-{
-    static const enum acl_protocol protocol[] = {
-        [FLOW_UNKNOWN] = ACL_TCP, [FLOW_TLS] = ACL_TLS, [FLOW_HTTP] = ACL_HTTP, [FLOW_RAW] = ACL_TCP};
-    const struct acl_policy *policy = flow->policy;
-    struct acl_verdict verdict = {.reason = ACL_NO_RULE};
-    if (flow->ech_offered && acl_policy_ech_denied(policy))
-        return verdict;
-    if (flow->name_length)
-        verdict = acl_policy_judge_name(policy, protocol[flow->kind], flow->name, flow->name_length,
-                                        flow->destination.port);
-    if (!verdict.allowed && verdict.reason == ACL_NO_RULE)
-        verdict = acl_policy_judge_address(policy, &flow->destination);
-    return verdict;
-}
-
-/* May the address that was really dialled still be used? */
-static bool dialled_is_allowed(const struct flow *flow)
-{
-    return flow->dialled.family == 0 ||
-           (worker_may_dial(flow->worker, flow->policy, &flow->dialled) &&
-            acl_policy_judge_address(flow->policy, &flow->dialled).reason != ACL_RULE_DENY);
-}
-
-static void deny_now(struct flow *flow)
-{
-    flow->would_deny = false;
-    if (flow->state != FLOW_RELAY) {
-        flow_deny(flow, ACL_POLICY_CHANGED, NULL);
-        return;
-    }
-    flow->reason = ACL_POLICY_CHANGED;
-    flow_report_denied(flow, flow->name, ACL_POLICY_CHANGED);
-    flow_end(flow, AUDIT_CLOSE_GATEWAY, "policy_changed", true);
-}
-
-static void judge_flow(struct flow *flow)
-{
-    flow->policy = flow->capture->policy;
-    flow->verdict.has_rule = false; /* its rule belongs to the old snapshot */
-    if (flow->http)
-        flow->http->refusal_verdict.has_rule = false;
-    if (flow->state == FLOW_SNIFF || flow->state == FLOW_LINGER || flow->state == FLOW_ENDED)
-        return; /* not decided yet, or over */
-    flow->verdict = judge_again(flow);
-    bool allowed = flow->verdict.allowed && dialled_is_allowed(flow);
-    if (!allowed && !worker_only_records(flow->worker, flow->policy))
-        deny_now(flow);
-    else if (!flow->would_deny)
-        flow->would_deny = !allowed;
-}
-
-static void judge_all(struct worker *w)
-{
-    for (struct list *link = w->captures.next; link != &w->captures; link = link->next) {
-        struct capture *capture = list_entry(link, struct capture, link);
-        capture->policy = config_policy_for(w->snapshot, capture->policy_asked, capture->name);
-    }
-    for (struct list *link = w->flows.next, *next; link != &w->flows; link = next) {
-        next = link->next;
-        judge_flow(list_entry(link, struct flow, link));
-    }
-    for (struct list *link = w->ended_flows.next; link != &w->ended_flows; link = link->next)
-        judge_flow(list_entry(link, struct flow, link));
-}
 
 /* ---- loading ---- */
 
@@ -120,27 +50,66 @@ static void forget(struct reload *reload)
     uv_close((uv_handle_t *)&reload->loaded, freed);
 }
 
-static void put_in_force(struct worker *w, struct config_snapshot *snapshot)
+/* A file that was loaded, with the changes that are in force now: others may have come while it was. */
+static int put_in_force(struct worker *w, struct config_snapshot *file, uint32_t serial)
 {
-    struct config_snapshot *old = w->snapshot;
-    w->snapshot = snapshot;
-    judge_all(w);
-    worker_apply_config(w);
-    config_unref(old);
+    struct config_snapshot *derived = file;
+    struct overrides *changes = config_overrides(w->snapshot);
+    if (changes && config_derive(file, changes, &derived) < 0) {
+        config_unref_aside(file);
+        return -ENOMEM;
+    }
+    if (changes)
+        config_unref(file);
+    rejudge_by(w, derived, serial);
+    return 0;
 }
 
 static void on_loaded(uv_async_t *async)
 {
     struct reload *reload = async->data;
     struct worker *w = reload->worker;
+    int r = reload->status;
     uv_thread_join(&reload->thread);
-    if (reload->status == 0)
-        put_in_force(w, reload->snapshot);
+    if (r == 0)
+        r = put_in_force(w, reload->snapshot, reload->serial);
     else
         log_error("worker: cannot take the new configuration: %s",
                   reload->errors.count ? reload->errors.lines[0] : "out of memory");
-    worker_answer(w, reload->serial, -reload->status);
+    if (r < 0)
+        worker_answer(w, reload->serial, -r);
     forget(reload);
+}
+
+/* The text is in the only file of the bundle. */
+static int parse_changes(int bundle, struct overrides **ret)
+{
+    struct bundle files;
+    struct bundle_file file;
+    struct config_errors errors = {0};
+    struct error err;
+    int r = bundle_open(bundle, &files, &err);
+    if (r < 0)
+        return r;
+    r = bundle_find(&files, NULL, &file) ? overrides_parse("run-time changes", file.bytes, file.length, ret, &errors) : -EINVAL;
+    config_errors_finish(&errors);
+    bundle_close(&files);
+    return r;
+}
+
+int reload_changes(struct worker *worker, int bundle, uint32_t serial)
+{
+    _cleanup_fd_ int fd = bundle;
+    struct overrides *changes;
+    struct config_snapshot *derived;
+    int r = parse_changes(fd, &changes);
+    if (r < 0)
+        return r;
+    r = config_derive(worker->snapshot, changes, &derived);
+    overrides_unref(changes);
+    if (r == 0)
+        rejudge_by(worker, derived, serial);
+    return r;
 }
 
 int reload_start(struct worker *worker, int bundle, uint32_t serial)

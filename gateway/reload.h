@@ -11,5 +11,8 @@ struct reload;
 /* Load the bundle (owned from now on) in a thread of its own; the channel gets the answer with `serial` when it is in force, or
  * why not. 0, or a negative errno when nothing was started: -EBUSY while another one is being loaded. */
 int reload_start(struct worker *worker, int bundle, uint32_t serial);
+/* Run-time changes instead of those that are in force: at once, over the snapshot that is there. 0, and the channel gets the answer
+ * when they are in force; or a negative errno. */
+int reload_changes(struct worker *worker, int bundle, uint32_t serial);
 /* Wait for a load under way, and drop what came of it. */
 void reload_abandon(struct worker *worker);

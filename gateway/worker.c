@@ -12,6 +12,7 @@
 #include "gateway/confine.h"
 #include "gateway/flow.h"
 #include "gateway/own_address.h"
+#include "gateway/rejudge.h"
 #include "gateway/reload.h"
 
 #include <errno.h>
@@ -188,6 +189,13 @@ static void take_config(struct worker *w, const struct channel_message *message,
         worker_answer(w, message->serial, -r);
 }
 
+static void take_changes(struct worker *w, const struct channel_message *message, int bundle)
+{
+    int r = reload_changes(w, bundle, message->serial);
+    if (r < 0)
+        worker_answer(w, message->serial, -r);
+}
+
 static void obey(struct worker *w, const struct channel_message *message, struct capture_sockets *sockets,
                  int fd)
 {
@@ -200,6 +208,9 @@ static void obey(struct worker *w, const struct channel_message *message, struct
         break;
     case CHANNEL_CONFIG:
         take_config(w, message, fd);
+        break;
+    case CHANNEL_CHANGES:
+        take_changes(w, message, fd);
         break;
     case CHANNEL_AUDIT:
         audit_reopen(w->audit, fd);
@@ -315,6 +326,9 @@ static int start_loop(struct worker *w, int channel, struct error *err)
     list_init(&w->dns_questions);
     list_init(&w->dns_connections);
     loop_lag_start(&w->lag, &w->loop, w->metrics);
+    r = rejudge_init(w);
+    if (r < 0)
+        return error_errno(err, -r, "cannot start the loop");
     uv_prepare_init(&w->loop, &w->sweep);
     w->sweep.data = w;
     uv_prepare_start(&w->sweep, sweep);
@@ -407,6 +421,7 @@ static void release(struct worker *w)
     while (!list_empty(&w->flows))
         flow_end(list_entry(w->flows.next, struct flow, link), AUDIT_CLOSE_GATEWAY, "worker_ended", true);
     sweep(&w->sweep);
+    rejudge_finish(w);
     while (!list_empty(&w->captures))
         capture_remove(list_entry(w->captures.next, struct capture, link));
     uint64_t lost = audit_destroy(w->audit, AUDIT_FLUSH_MS);

@@ -60,6 +60,9 @@ struct worker {
     uv_timer_t finish_timer;
     bool finishing, draining, summary;
     struct reload *reload; /* a configuration being loaded, or NULL */
+    uv_idle_t judging;     /* rejudge.c: flows are to be judged by a new snapshot */
+    uint32_t judgement;    /* number of the latest */
+    struct list replaced;  /* snapshots that flows may still be of */
     struct config_resolver host_servers[RESOLVER_SERVERS_MAX]; /* of the host's resolv.conf, for configurations that name none */
     size_t host_server_count;
     unsigned descriptors, capture_count;

@@ -76,6 +76,11 @@ int channel_send_config(int channel, uint32_t serial, int bundle)
     return send_message(channel, &(struct channel_message){.type = CHANNEL_CONFIG, .serial = serial}, &bundle, 1);
 }
 
+int channel_send_changes(int channel, uint32_t serial, int bundle)
+{
+    return send_message(channel, &(struct channel_message){.type = CHANNEL_CHANGES, .serial = serial}, &bundle, 1);
+}
+
 int channel_send_ping(int channel, uint32_t serial)
 {
     return send_message(channel, &(struct channel_message){.type = CHANNEL_PING, .serial = serial}, NULL, 0);
@@ -117,6 +122,7 @@ static int expected_descriptors(const struct channel_message *message)
         return message->present >> CAPTURE_SOCKETS ? -1 : __builtin_popcount(message->present);
     case CHANNEL_AUDIT:
     case CHANNEL_CONFIG:
+    case CHANNEL_CHANGES:
         return 1;
     case CHANNEL_FINISH:
     case CHANNEL_READY:
@@ -136,7 +142,7 @@ static void hand_out(const struct channel_message *message, const int *fds,
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
         all[i] = message->type == CHANNEL_CAPTURE && message->present & 1u << i ? *fds++ : -1;
     memcpy(ret_sockets, all, sizeof(all));
-    *ret_fd = message->type == CHANNEL_AUDIT || message->type == CHANNEL_CONFIG ? *fds : -1;
+    *ret_fd = message->type == CHANNEL_AUDIT || message->type == CHANNEL_CONFIG || message->type == CHANNEL_CHANGES ? *fds : -1;
 }
 
 int channel_receive(int channel, struct channel_message *ret, struct capture_sockets *ret_sockets,

@@ -3,9 +3,10 @@
  *
  *   monitor → worker   CAPTURE (a namespace's sockets, who it is, its policy)   WITHDRAW (its flows end, its sockets close)
  *                      CONFIG (a configuration as a bundle in a memory file)    AUDIT (new audit file)
+ *                      CHANGES (all run-time changes, likewise)
  *                      PING (answer when everything before it is done)
  *                      FINISH (end flows, flush, say the summary if asked, exit 0)
- *   worker  → monitor  READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG or PING, with its serial number
+ *   worker  → monitor  READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG, CHANGES or PING, with its serial number
  *
  * The worker is the less trusted end: the monitor takes nothing from it but whether something worked, and its exit status.
  */
@@ -23,7 +24,8 @@ enum channel_type {
     CHANNEL_WITHDRAW,
     CHANNEL_CONFIG,
     CHANNEL_PING,
-    CHANNEL_FAILED
+    CHANNEL_FAILED,
+    CHANNEL_CHANGES
 };
 
 #define CHANNEL_ID_MAX 128
@@ -56,6 +58,7 @@ int channel_send_container(int channel, uint32_t serial, const struct channel_co
                            const struct capture_sockets *sockets); /* likewise */
 int channel_send_withdraw(int channel, uint32_t serial, const char *id);
 int channel_send_config(int channel, uint32_t serial, int bundle); /* the caller keeps the descriptor */
+int channel_send_changes(int channel, uint32_t serial, int bundle); /* likewise */
 int channel_send_ping(int channel, uint32_t serial);
 int channel_send_audit(int channel, int fd);
 int channel_send_finish(int channel, bool summary);
@@ -64,7 +67,7 @@ int channel_send_ready(int channel);
 /* READY for `code` 0, else FAILED with it (a positive errno). */
 int channel_send_answer(int channel, uint32_t serial, int code);
 
-/* One message. Descriptors of CAPTURE land in *ret_sockets, that of AUDIT or CONFIG in *ret_fd; the caller owns them. Returns 1, 0 at
+/* One message. Descriptors of CAPTURE land in *ret_sockets, that of AUDIT, CONFIG or CHANGES in *ret_fd; the caller owns them. Returns 1, 0 at
  * end of file, -EAGAIN, or another negative errno (-EBADMSG: not a message of ours; descriptors are closed). Strings are
  * NUL-terminated whatever was sent. */
 int channel_receive(int channel, struct channel_message *ret, struct capture_sockets *ret_sockets, int *ret_fd);

@@ -20,6 +20,7 @@ struct client {
     struct watch watch;
     struct loop_timer timer; /* for its request, and for reading the answer */
     bool asked, enrolls;     /* the request is there; it is to enroll */
+    char who[32];            /* for the record of what it changes */
     char *answer;            /* NULL: none yet */
     size_t length, sent;
 };
@@ -42,6 +43,7 @@ static void client_gone(struct client *client)
     struct daemon *d = client->daemon;
     if (d->reload_client == client)
         d->reload_client = NULL;
+    runtime_client_gone(client);
     for (struct list *link = d->enrolments.next, *next; link != &d->enrolments; link = next) {
         struct enrolment *enrolment = list_entry(link, struct enrolment, link);
         next = link->next;
@@ -235,6 +237,15 @@ static void obey(struct client *client, struct control_request *request, int *fd
     case CONTROL_STATUS:
         tell_status(client);
         break;
+    case CONTROL_SHOW:
+        show_target(client, request);
+        break;
+    case CONTROL_ALLOW:
+    case CONTROL_DENY:
+    case CONTROL_SET:
+    case CONTROL_FORGET:
+        runtime_change(client, request);
+        break;
     }
 }
 
@@ -257,8 +268,10 @@ static void take_request(struct client *client)
         client_refuse(client, "invalid", "the request is longer than %d bytes", CONTROL_REQUEST_MAX);
     else if (control_parse(text, (size_t)got, &request, &err) < 0)
         client_refuse(client, "invalid", "%s", err.text);
-    else
+    else {
         obey(client, &request, fds, count);
+        control_request_finish(&request);
+    }
     for (size_t i = 0; i < count; i++)
         fd_close(&fds[i]);
 }
@@ -281,6 +294,24 @@ static void client_expired(struct loop_timer *timer)
     client_destroy(list_entry(timer, struct client, timer));
 }
 
+static void note_who(struct client *client)
+{
+    struct ucred peer = {.uid = (uid_t)-1};
+    socklen_t length = sizeof(peer);
+    getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    snprintf(client->who, sizeof(client->who), "uid %u", peer.uid);
+}
+
+struct daemon *client_daemon(const struct client *client)
+{
+    return client->daemon;
+}
+
+const char *client_who(const struct client *client)
+{
+    return client->who;
+}
+
 void client_accept(struct watch *watch, uint32_t events)
 {
     struct daemon *d = list_entry(watch, struct daemon, listener_watch);
@@ -297,6 +328,7 @@ void client_accept(struct watch *watch, uint32_t events)
         return;
     client->daemon = d;
     client->fd = fd_steal(&fd);
+    note_who(client);
     loop_timer_init(&client->timer, client_expired);
     list_append(&d->clients, &client->link);
     d->client_count++;

@@ -19,7 +19,9 @@
 
 static const char *const verbs[] = {
     [CONTROL_ENROLL] = "enroll", [CONTROL_WITHDRAW] = "withdraw", [CONTROL_VERIFY] = "verify",
-    [CONTROL_LIST] = "list",     [CONTROL_RELOAD] = "reload",     [CONTROL_STATUS] = "status"};
+    [CONTROL_LIST] = "list",     [CONTROL_RELOAD] = "reload",     [CONTROL_STATUS] = "status",
+    [CONTROL_ALLOW] = "allow",   [CONTROL_DENY] = "deny",         [CONTROL_SET] = "set",
+    [CONTROL_FORGET] = "forget", [CONTROL_SHOW] = "show"};
 #define VERBS (sizeof(verbs) / sizeof(*verbs))
 
 static int take_text(const char *key, const char *text, char *ret, size_t size, struct error *err)
@@ -70,6 +72,43 @@ static int parse_enroll(json_t *root, struct state_record *record, struct error 
     return r;
 }
 
+static int take_rules(json_t *rules, struct control_request *ret, struct error *err)
+{
+    size_t i;
+    const json_t *rule;
+    json_array_foreach (rules, i, rule)
+        if (!json_is_string(rule) || strlen(json_string_value(rule)) != json_string_length(rule))
+            return error_set(err, EINVAL, "\"rules\" must be a list of texts");
+    if (json_array_size(rules) == 0)
+        return error_set(err, EINVAL, "\"rules\" must be a list of rules, at least one");
+    ret->rules = json_incref(rules);
+    return 0;
+}
+
+static int parse_change(json_t *root, struct control_request *ret, struct error *err)
+{
+    json_error_t why;
+    const char *verb, *container = NULL, *policy = NULL;
+    json_t *rules = NULL;
+    int remove = 0, r;
+    bool has_rules = ret->verb == CONTROL_ALLOW || ret->verb == CONTROL_DENY, sets = ret->verb == CONTROL_SET;
+    if (json_unpack_ex(root, &why, JSON_STRICT, has_rules ? "{s:s, s?s, s?s, s?b, s:o}" : "{s:s, s?s, s?s, s?b}", "do", &verb,
+                       "container", &container, "policy", &policy, "remove", &remove, "rules", &rules) < 0)
+        return error_set(err, EINVAL, "%s", why.text);
+    if (sets && (!container || !policy == !remove))
+        return error_set(err, EINVAL, "set needs \"container\", and \"policy\" or \"remove\": true");
+    if (!sets && !container == !policy)
+        return error_set(err, EINVAL, "say whom it is about: \"container\" or \"policy\"");
+    ret->remove = remove;
+    ret->of_policy = !container;
+    r = take_text(container ? "container" : "policy", container ? container : policy, ret->target, sizeof(ret->target), err);
+    if (r == 0 && sets)
+        r = take_text("policy", policy, ret->record.policy, sizeof(ret->record.policy), err);
+    if (r == 0 && !*ret->target)
+        r = error_set(err, EINVAL, "the name is empty");
+    return r == 0 && has_rules ? take_rules(rules, ret, err) : r;
+}
+
 static int parse_object(json_t *root, struct control_request *ret, struct error *err)
 {
     json_error_t why;
@@ -78,7 +117,7 @@ static int parse_object(json_t *root, struct control_request *ret, struct error 
     while (verb && i < VERBS && strcmp(verb, verbs[i]))
         i++;
     if (!verb || i == VERBS)
-        return error_set(err, EINVAL, "\"do\" must be enroll, withdraw, verify, list, reload or status");
+        return error_set(err, EINVAL, "\"do\" must be enroll, withdraw, verify, list, reload, status, allow, deny, set, forget or show");
     ret->verb = (enum control_verb)i;
     if (ret->verb == CONTROL_ENROLL)
         return parse_enroll(root, &ret->record, err);
@@ -89,6 +128,8 @@ static int parse_object(json_t *root, struct control_request *ret, struct error 
         int r = take_id(id, &ret->record, err);
         return r < 0 ? r : take_text("attachment", attachment, ret->record.attachment, sizeof(ret->record.attachment), err);
     }
+    if (ret->verb >= CONTROL_ALLOW)
+        return parse_change(root, ret, err);
     if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s}", "do", &verb) < 0)
         return error_set(err, EINVAL, "%s", why.text);
     return 0;
@@ -106,6 +147,12 @@ int control_parse(const char *text, size_t length, struct control_request *ret, 
     if (r == 0)
         *ret = request;
     return r;
+}
+
+void control_request_finish(struct control_request *request)
+{
+    json_decref(request->rules);
+    request->rules = NULL;
 }
 
 /* ---- the socket ---- */

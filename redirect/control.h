@@ -10,6 +10,11 @@
  *     {"do": "withdraw", "id": ID, "attachment"?}   (with it: only when it was enrolled with the same)
  *     {"do": "verify", "id": ID}   {"do": "list"}   {"do": "reload"}   {"do": "status"}
  *
+ *     TARGET is "container": ID or name, or "policy": NAME
+ *     {"do": "allow", TARGET, "rules": [RULE, …], "remove"?: true}   {"do": "deny", the same}
+ *     {"do": "set", "container": ID or name, "policy": NAME}   or without policy, but "remove": true
+ *     {"do": "forget", TARGET}   {"do": "show", TARGET}
+ *
  *     {"ok": true, …}   {"ok": false, "code": WORD, "error": SENTENCE}
  *
  * WORD: invalid (the request), refused, exists, unknown, busy, failed.
@@ -25,14 +30,30 @@
 #define CONTROL_REQUEST_MAX 65536
 #define CONTROL_PACKET_MAX 32768
 
-enum control_verb { CONTROL_ENROLL, CONTROL_WITHDRAW, CONTROL_VERIFY, CONTROL_LIST, CONTROL_RELOAD, CONTROL_STATUS };
+enum control_verb {
+    CONTROL_ENROLL,
+    CONTROL_WITHDRAW,
+    CONTROL_VERIFY,
+    CONTROL_LIST,
+    CONTROL_RELOAD,
+    CONTROL_STATUS,
+    CONTROL_ALLOW, /* from here on: run-time changes (redirect/runtime.h) */
+    CONTROL_DENY,
+    CONTROL_SET,
+    CONTROL_FORGET,
+    CONTROL_SHOW,
+};
 
 struct control_request {
     enum control_verb verb;
-    struct state_record record; /* id, attachment; of ENROLL also the other texts, and attached */
+    struct state_record record; /* id, attachment; of ENROLL also the other texts, and attached; of SET policy */
+    char target[CHANNEL_ID_MAX]; /* ALLOW and behind */
+    bool of_policy, remove;
+    json_t *rules; /* ALLOW and DENY: an array of texts; else NULL */
 };
 /* Pure. -EINVAL with a sentence for whoever wrote the request. */
 int control_parse(const char *text, size_t length, struct control_request *ret, struct error *err);
+void control_request_finish(struct control_request *request); /* after a control_parse() that returned 0 */
 
 /* A listening socket; folders above it are made (0755). Refused when a daemon answers there already. */
 int control_listen(const char *path, int *ret, struct error *err);

@@ -62,6 +62,8 @@ static int feed(struct daemon *d)
         d->config_serial = serial;
         fd_close(&d->bundle);
     }
+    if (d->changes_unsent && (r = runtime_send(d, channel)) < 0)
+        return r;
     while (!list_empty(&d->unsent)) {
         struct enrolment *e = list_entry(d->unsent.next, struct enrolment, unsent_link);
         if ((r = enrolment_send(e, channel)) < 0)
@@ -97,6 +99,11 @@ static void worker_answered(struct daemon *d, const struct channel_message *mess
             worker_process_kill(&d->worker);
         }
         reload_finished(d);
+        return;
+    }
+    if (runtime_answered(d, message->serial, code)) {
+        if (code)
+            kill(d->worker.pid, SIGKILL);
         return;
     }
     for (struct list *link = d->unanswered.next; link != &d->unanswered; link = link->next) {
@@ -153,7 +160,7 @@ static void start_worker(struct daemon *d)
     struct error err;
     *o->worker_snapshot = d->snapshot;
     fd_close(&d->bundle); /* it has that by the fork */
-    d->audit_unsent = false;
+    d->audit_unsent = d->changes_unsent = false;
     int r = worker_process_start(&d->worker, o->worker, o->worker_arg, d->audit, &d->mask_before, &err);
     if (r < 0) {
         log_error("%s", err.text);
@@ -200,6 +207,7 @@ static void worker_died(struct daemon *d, int status)
     each_enrolment(d, enrolment_worker_died);
     d->config_serial = 0;
     fd_close(&d->bundle);
+    runtime_worker_died(d);
     reload_finished(d);
     d->worker_timer.expired = worker_due;
     loop_timer_start(&d->loop, &d->worker_timer, (uint64_t)worker_process_due(&d->worker));
@@ -220,12 +228,12 @@ static void update_ports(struct daemon *d, const struct config_snapshot *old)
     for (struct list *link = d->enrolments.next, *next; link != &d->enrolments; link = next) {
         struct enrolment *e = list_entry(link, struct enrolment, link);
         next = link->next;
-        if (!same_ports(config_policy_for(old, e->record.policy, e->record.name), enrolment_policy(e)))
+        if (!same_ports(config_container_policy(old, e->record.id, e->record.name, e->record.policy), enrolment_policy(e)))
             enrolment_update(e);
     }
 }
 
-static bool updates_left(const struct daemon *d)
+bool daemon_updates_left(const struct daemon *d)
 {
     for (struct list *link = d->enrolments.next; link != &d->enrolments; link = link->next) {
         const struct enrolment *e = list_entry(link, struct enrolment, link);
@@ -239,7 +247,8 @@ static bool updates_left(const struct daemon *d)
 static void reload_finished(struct daemon *d)
 {
     struct client *client = d->reload_client;
-    if (d->config_serial || d->bundle >= 0 || updates_left(d))
+    runtime_settle(d);
+    if (d->config_serial || d->bundle >= 0 || daemon_updates_left(d))
         return;
     d->reload_client = NULL;
     if (client)
@@ -278,6 +287,15 @@ static void note_reload(const struct daemon *d, bool taken)
         metric_set(&m->reload_s, (uint64_t)time(NULL));
 }
 
+void daemon_take_snapshot(struct daemon *d, struct config_snapshot *snapshot)
+{
+    struct config_snapshot *old = d->snapshot;
+    d->snapshot = snapshot;
+    *d->options->worker_snapshot = snapshot;
+    update_ports(d, old);
+    config_unref_aside(old);
+}
+
 static void refuse_reload(struct daemon *d, struct client *client, struct config_errors *errors)
 {
     note_reload(d, false);
@@ -293,7 +311,7 @@ static void refuse_reload(struct daemon *d, struct client *client, struct config
 
 void daemon_reload(struct daemon *d, struct client *client)
 {
-    struct config_snapshot *snapshot, *old = d->snapshot;
+    struct config_snapshot *snapshot;
     struct config_errors errors;
     struct error err;
     int bundle, audit = -1;
@@ -316,19 +334,25 @@ void daemon_reload(struct daemon *d, struct client *client)
         close(bundle);
         return;
     }
+    struct config_snapshot *derived = NULL;
+    if (runtime_derive(d, snapshot, &derived) < 0) {
+        client_refuse(client, "failed", "out of memory");
+        config_unref(snapshot);
+        fd_close(&audit);
+        close(bundle);
+        return;
+    }
+    config_unref(snapshot);
     fd_close(&d->bundle);
     d->bundle = bundle;
-    d->snapshot = snapshot;
     d->reload_client = client;
-    *d->options->worker_snapshot = snapshot;
     take_audit(d, audit);
     if (d->worker.channel < 0)
         fd_close(&d->bundle); /* the next worker has it anyway */
+    daemon_take_snapshot(d, derived);
     daemon_feed(d);
-    update_ports(d, old);
-    config_unref(old);
     note_reload(d, true);
-    log_info("policy %s is loaded", config_version(snapshot));
+    log_info("policy %s is loaded", config_version(d->snapshot));
     reload_finished(d);
 }
 
@@ -468,6 +492,8 @@ static int start(struct daemon *d, struct error *err)
         return r;
     r = d->state = state_open(o->state_path, err);
     if (r >= 0)
+        r = runtime_load(d, err);
+    if (r >= 0)
         r = audit_file_open(audit_path(d, d->snapshot), &d->audit, err);
     if (r >= 0)
         r = control_listen(o->control_path, &d->listener, err);
@@ -485,6 +511,7 @@ static int start(struct daemon *d, struct error *err)
 static void finish(struct daemon *d)
 {
     client_close_all(d);
+    runtime_finish(d);
     visits_destroy(d);
     each_enrolment(d, enrolment_destroy);
     if (d->listener >= 0)
@@ -524,6 +551,7 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
     close(bundle); /* the first worker has the snapshot by the fork */
     enrolments_init(&d);
     visits_init(&d);
+    list_init(&d.changes);
     list_init(&d.clients);
     loop_timer_init(&d.worker_timer, worker_due);
     if (start(&d, &err) < 0) {

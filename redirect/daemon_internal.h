@@ -7,9 +7,12 @@
  *   sharing.c      containers that share a network namespace
  *   vanish.c       namespaces enrolled by path that are gone
  *   client.c       one request on the control socket
+ *   runtime.c      allow, deny, set, forget: changes on top of the file
+ *   show.c         what a container or a policy may do, and who said so
  */
 #pragma once
 
+#include "config/overrides.h"
 #include "redirect/control.h"
 #include "redirect/daemon.h"
 #include "redirect/enrol.h"
@@ -55,6 +58,8 @@ struct daemon {
 
     int bundle; /* a configuration the worker is to be told, or -1 */
     uint32_t config_serial; /* it was told, and has not answered: 0: no */
+    bool changes_unsent;    /* run-time changes the worker is to be told */
+    struct list changes;    /* those whose clients wait until they are in force (runtime.c) */
     bool reload_wanted;     /* another one when this is over */
     struct client *reload_client;
 
@@ -104,6 +109,9 @@ uint32_t daemon_next_serial(struct daemon *daemon);
 void daemon_reload(struct daemon *daemon, struct client *client);
 void daemon_update_finished(struct daemon *daemon); /* an update of a ruleset ended: maybe the reload's last */
 void daemon_maybe_announce(struct daemon *daemon);
+/* Takes over `snapshot` (the file's own, or derived) as the one in force. */
+void daemon_take_snapshot(struct daemon *daemon, struct config_snapshot *snapshot);
+bool daemon_updates_left(const struct daemon *daemon); /* of rulesets, after a change */
 
 /* enrolment.c */
 const struct acl_policy *enrolment_policy(const struct enrolment *enrolment);
@@ -153,6 +161,7 @@ void vanish_start(struct daemon *daemon);
 void vanish_expect(struct daemon *daemon); /* one is enrolled by path */
 bool vanish_path_is(const char *path, const struct namespace_id *id);
 json_t *enrolment_describe(const struct enrolment *enrolment);
+struct enrolment *enrolment_find_named(struct daemon *daemon, const char *id_or_name); /* or the beginning of one id */
 
 /* visit.c */
 void visits_init(struct daemon *daemon);
@@ -168,3 +177,20 @@ void client_accept(struct watch *watch, uint32_t events);
 void client_answer(struct client *client, json_t *answer);
 void client_refuse(struct client *client, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void client_close_all(struct daemon *daemon);
+struct daemon *client_daemon(const struct client *client);
+const char *client_who(const struct client *client); /* "uid 0" */
+
+/* runtime.c */
+/* At the start: what was changed before, from the state folder, laid over the snapshot. */
+int runtime_load(struct daemon *daemon, struct error *err);
+/* A snapshot of the file, with the changes that are in force. 0 or -ENOMEM; `file` stays the caller's. */
+int runtime_derive(const struct daemon *daemon, struct config_snapshot *file, struct config_snapshot **ret);
+void runtime_change(struct client *client, const struct control_request *request);
+int runtime_send(struct daemon *daemon, int channel); /* tell the worker: 0 or a negative errno */
+bool runtime_answered(struct daemon *daemon, uint32_t serial, int code); /* false: that message was not ours */
+void runtime_worker_died(struct daemon *daemon);
+void runtime_settle(struct daemon *daemon); /* answer those whose changes are in force */
+void runtime_client_gone(const struct client *client);
+void runtime_finish(struct daemon *daemon);
+/* show.c */
+void show_target(struct client *client, const struct control_request *request);

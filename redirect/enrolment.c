@@ -23,12 +23,15 @@
 #include <string.h>
 #include <time.h>
 
+#define ID_BEGINNING 4 /* characters of an id that stand for it */
+
 static void leave(struct enrolment *enrolment, bool remove_rules);
 static void leave_next(struct enrolment *enrolment);
 
 const struct acl_policy *enrolment_policy(const struct enrolment *enrolment)
 {
-    return config_policy_for(enrolment->daemon->snapshot, enrolment->record.policy, enrolment->record.name);
+    const struct state_record *who = &enrolment->record;
+    return config_container_policy(enrolment->daemon->snapshot, who->id, who->name, who->policy);
 }
 
 /* ---- finding ---- */
@@ -80,6 +83,24 @@ struct enrolment *enrolment_find_namespace(struct daemon *d, const struct namesp
         if (namespace_equal(&list_entry(link, struct enrolment, netns_link)->record.netns, id))
             return list_entry(link, struct enrolment, netns_link);
     return NULL;
+}
+
+struct enrolment *enrolment_find_named(struct daemon *d, const char *text)
+{
+    struct enrolment *named = NULL, *begun = NULL, *found = enrolment_find(d, text);
+    unsigned beginnings = 0;
+    for (struct list *link = d->enrolments.next; link != &d->enrolments && !found; link = link->next) {
+        struct enrolment *e = list_entry(link, struct enrolment, link);
+        if (e->state == ENROLMENT_LEAVING)
+            continue;
+        if (!strcmp(e->record.name, text))
+            named = e;
+        if (strlen(text) >= ID_BEGINNING && !strncmp(e->record.id, text, strlen(text))) {
+            begun = e;
+            beginnings++;
+        }
+    }
+    return found ? found : named ? named : beginnings == 1 ? begun : NULL;
 }
 
 bool enrolment_ended(const struct enrolment *enrolment)

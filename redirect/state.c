@@ -183,16 +183,28 @@ static void file_name(const char *id, const char *suffix, char ret[CHANNEL_ID_MA
     snprintf(ret, CHANNEL_ID_MAX + 8, "%s%s", id, suffix);
 }
 
-static int write_temporary(int folder, const char *name, const char *text, struct error *err)
+static int write_temporary(int folder, const char *name, const char *text, bool sync, struct error *err)
 {
     _cleanup_fd_ int fd = openat(folder, name, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
     size_t length = strlen(text);
     ssize_t written = fd < 0 ? -1 : write(fd, text, length);
     if (written >= 0 && (size_t)written != length)
         return error_set(err, ENOSPC, "cannot write the state file %s: no room", name);
-    if (written < 0)
+    if (written < 0 || (sync && fsync(fd) < 0))
         return error_errno(err, errno, "cannot write the state file %s", name);
     return 0;
+}
+
+int state_write_text(int folder, const char *name, const char *text, struct error *err)
+{
+    char temporary[CHANNEL_ID_MAX + 16];
+    snprintf(temporary, sizeof(temporary), "%s%s", name, TEMPORARY);
+    int r = write_temporary(folder, temporary, text, true, err);
+    if (r == 0 && (renameat(folder, temporary, folder, name) < 0 || fsync(folder) < 0))
+        r = error_errno(err, errno, "cannot write the state file %s", name);
+    if (r < 0)
+        unlinkat(folder, temporary, 0);
+    return r;
 }
 
 int state_write(int folder, const struct state_record *record, struct error *err)
@@ -203,7 +215,7 @@ int state_write(int folder, const struct state_record *record, struct error *err
         return error_set(err, EINVAL, "cannot write the state of %s: a text is not UTF-8", record->id);
     file_name(record->id, SUFFIX, name);
     file_name(record->id, TEMPORARY, temporary);
-    int r = write_temporary(folder, temporary, text, err);
+    int r = write_temporary(folder, temporary, text, false, err);
     free(text);
     if (r == 0 && renameat(folder, temporary, folder, name) < 0)
         r = error_errno(err, errno, "cannot write the state file %s", name);

@@ -38,6 +38,8 @@ bool state_text_valid(const char *text, size_t size);
 int state_open(const char *path, struct error *err);
 int state_write(int folder, const struct state_record *record, struct error *err);
 void state_remove(int folder, const char *id); /* none there is fine */
+/* Any other file of the folder, whole or not at all also when the power fails; `name` ends in neither ".json" nor ".new". */
+int state_write_text(int folder, const char *name, const char *text, struct error *err);
 /* Every record of this boot. What is unreadable, of another boot, or left half-written is removed, and told on the log. */
 void state_each(int folder, void (*each)(const struct state_record *record, void *arg), void *arg);
 

@@ -91,6 +91,8 @@ class Gateway:
                 str(self.state), "--audit", str(self.audit_path), *self.options]
 
     def start(self, wait=True):
+        while not self.notices.empty():  # of the one before
+            self.notices.get_nowait()
         log = open(self.log_path, "a")
         # Not with the test's own pipes: the worker would keep them open when the monitor is killed.
         self.process = subprocess.Popen(
@@ -135,15 +137,19 @@ class Gateway:
             self.told("enroll", "--pid", made.pid, "--id", made.id, *options)
         return made
 
-    def status(self):
-        from_control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        from_control.settimeout(20)
-        from_control.connect(str(self.control))
-        from_control.send(b'{"do": "status"}')
-        text = b""
-        while piece := from_control.recv(1 << 16):
-            text += piece
+    def request(self, request):
+        """One request on the control socket, as the commands make it; the answer."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.settimeout(20)
+            control.connect(str(self.control))
+            control.send(json.dumps(request).encode())
+            text = b""
+            while piece := control.recv(1 << 16):
+                text += piece
         return json.loads(text)
+
+    def status(self):
+        return self.request({"do": "status"})
 
     def worker(self):
         return self.status()["worker"]

@@ -230,9 +230,10 @@ def test_a_withdrawn_container_can_come_back(gateway):
 
 def test_live_flows_end_with_the_enrolment(gateway):
     box = gateway.container("--policy", "agents")
-    client = box.start("python3", "-c", "import socket; c = socket.create_connection(('198.18.4.1', 22)); print(c.recv(9)); "
-                       "print(c.recv(9))")
     box.do("dig", "+short", "ssh.example")
+    client = box.start("python3", "-c", "import socket; c = socket.create_connection(('198.18.4.1', 22)); "
+                       "print(c.recv(9), flush=True); print(c.recv(9))")
+    client.stdout.readline()  # it is up
     gateway.told("withdraw", box.id)
     client.communicate(timeout=10)
     gateway.audit()

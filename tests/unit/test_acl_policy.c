@@ -549,6 +549,105 @@ static void options_are_kept(void **state)
     }
 }
 
+static struct acl_policy *layer_of(const struct acl_policy *base, const char *rules)
+{
+    struct acl_policy *layer = acl_policy_create_over(base, "layer");
+    struct error err;
+    assert_non_null(layer);
+    for (unsigned line = 100; *rules; line++) {
+        size_t length = strcspn(rules, " ");
+        bool deny = *rules == '-';
+        assert_int_equal(
+            acl_policy_add(layer, rules + deny, length - deny, deny, (struct acl_origin){"rules", line}, &err), 0);
+        rules += length;
+        rules += strspn(rules, " ");
+    }
+    assert_int_equal(acl_policy_seal(layer), 0);
+    return layer;
+}
+
+static bool note_rule_text(const struct acl_rule_view *rule, void *arg)
+{
+    strcat(arg, rule->text);
+    strcat(arg, " ");
+    return strcmp(rule->text, "last.example") != 0;
+}
+
+/* What the layers say together is what one policy with all their rules says. */
+static void layers_add_up(void **state)
+{
+    static const char *const names[] = {"a.example", "b.example", "x.w.example", "new.example", "other.example", "u.z.example"};
+    static const char *const addresses[] = {"10.1.2.3", "10.9.9.9", "192.0.2.1", "198.51.100.7"};
+    static const uint16_t ports[] = {22, 80, 443, 5432, 8443};
+    static const char first[] = "a.example b.example *.w.example -*.z.example 10.0.0.0/8:5432 tcp://b.example:22";
+    static const char second[] = "new.example -b.example u.z.example -10.9.0.0/16 https://a.example:8443 :22";
+    static const char third[] = "b.example -x.w.example last.example";
+    (void)state;
+    char all[512];
+    snprintf(all, sizeof(all), "%s %s %s", first, second, third);
+    struct acl_policy *base = policy_of(first), *middle = layer_of(base, second), *top = layer_of(middle, third), *model = policy_of(all);
+    for (size_t n = 0; n < sizeof(names) / sizeof(*names); n++) {
+        for (size_t p = 0; p < sizeof(ports) / sizeof(*ports); p++) {
+            for (int protocol = ACL_TLS; protocol <= ACL_TCP; protocol++) {
+                struct acl_verdict l = acl_policy_judge_name(top, (enum acl_protocol)protocol, names[n], strlen(names[n]), ports[p]);
+                struct acl_verdict m = acl_policy_judge_name(model, (enum acl_protocol)protocol, names[n], strlen(names[n]), ports[p]);
+                if (l.allowed != m.allowed || l.reason != m.reason)
+                    fail_msg("%s:%u: %s, not %s", names[n], ports[p], acl_reason_name(l.reason), acl_reason_name(m.reason));
+            }
+        }
+        assert_int_equal(acl_policy_judge_dns(top, names[n], strlen(names[n])).reason,
+                         acl_policy_judge_dns(model, names[n], strlen(names[n])).reason);
+    }
+    for (size_t i = 0; i < sizeof(addresses) / sizeof(*addresses); i++) {
+        for (size_t p = 0; p < sizeof(ports) / sizeof(*ports); p++) {
+            struct addr a;
+            assert_true(addr_parse(addresses[i], strlen(addresses[i]), &a));
+            a.port = ports[p];
+            assert_int_equal(acl_policy_judge_address(top, &a).reason, acl_policy_judge_address(model, &a).reason);
+            assert_int_equal(acl_policy_names_network(top, &a), acl_policy_names_network(model, &a));
+        }
+    }
+    for (unsigned port = 0; port <= 65535; port++)
+        assert_int_equal(acl_policy_port_use(top, (uint16_t)port), acl_policy_port_use(model, (uint16_t)port));
+    size_t l_count, m_count;
+    const struct acl_port_range *l = acl_policy_ports(top, &l_count), *m = acl_policy_ports(model, &m_count);
+    assert_int_equal(l_count, m_count);
+    assert_memory_equal(l, m, l_count * sizeof(*l));
+    char listed[512] = "";
+    acl_policy_each(top, note_rule_text, listed);
+    assert_string_equal(listed, "a.example b.example *.w.example *.z.example 10.0.0.0/8:5432 tcp://b.example:22 "
+                                "new.example b.example u.z.example 10.9.0.0/16 https://a.example:8443 :22 "
+                                "b.example x.w.example last.example ");
+    assert_true(acl_policy_denies_names(top));
+    assert_false(acl_policy_judges_requests(top));
+    assert_ptr_equal(acl_policy_base(top), middle);
+    assert_null(acl_policy_base(base));
+    acl_policy_destroy(top);
+    acl_policy_destroy(middle);
+    acl_policy_destroy(base);
+    acl_policy_destroy(model);
+}
+
+static void a_layer_over_a_million_names_is_small(void **state)
+{
+    struct acl_policy *base = acl_policy_create("test");
+    size_t text;
+    struct error err;
+    (void)state;
+    for (unsigned i = 0; i < 1000000; i++) {
+        char name[32];
+        int length = snprintf(name, sizeof(name), "n%u.example", i);
+        assert_int_equal(acl_policy_add(base, name, (size_t)length, false, (struct acl_origin){"rules", i + 1}, &err), 0);
+    }
+    acl_policy_seal(base);
+    struct acl_policy *layer = layer_of(base, "-n77.example");
+    assert_true(acl_policy_memory(layer, &text) < 4096);
+    assert_int_equal(acl_policy_judge_name(layer, ACL_TLS, "n77.example", 11, 443).reason, ACL_RULE_DENY);
+    assert_int_equal(acl_policy_judge_name(layer, ACL_TLS, "n78.example", 11, 443).reason, ACL_RULE_ALLOW);
+    acl_policy_destroy(layer);
+    acl_policy_destroy(base);
+}
+
 static void bad_rules_leave_no_trace(void **state)
 {
     (void)state;
@@ -754,6 +853,8 @@ int main(void)
         cmocka_unit_test(rules_are_listed_as_written),
         cmocka_unit_test(repeated_rules_answer_with_the_first),
         cmocka_unit_test(options_are_kept),
+        cmocka_unit_test(layers_add_up),
+        cmocka_unit_test(a_layer_over_a_million_names_is_small),
         cmocka_unit_test(bad_rules_leave_no_trace),
         cmocka_unit_test(origins_are_copied),
         cmocka_unit_test(the_table_agrees_with_a_slow_model),
