@@ -212,6 +212,19 @@ int control_listen(const char *path, int *ret, struct error *err)
     return 0;
 }
 
+bool control_is_at(int listener, const char *path)
+{
+    struct sockaddr_un own = {0};
+    socklen_t length = sizeof(own);
+    int listening = 0;
+    socklen_t size = sizeof(listening);
+    struct stat there;
+    if (getsockname(listener, (struct sockaddr *)&own, &length) < 0 || own.sun_family != AF_UNIX ||
+        getsockopt(listener, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0 || !listening)
+        return false;
+    return !strncmp(own.sun_path, path, sizeof(own.sun_path)) && lstat(path, &there) == 0 && S_ISSOCK(there.st_mode);
+}
+
 bool control_peer_allowed(int fd)
 {
     struct ucred peer;

@@ -377,6 +377,17 @@ static void drain_expired(struct loop_timer *timer)
     worker_process_kill(&d->worker);
 }
 
+/* A service manager that keeps the socket keeps it for whoever is started next: who asks meanwhile waits. */
+static void close_control(struct daemon *d)
+{
+    watch_stop(&d->loop, &d->listener_watch);
+    if (d->listener >= 0 && !notify_keeps()) {
+        notify_forget(INHERITED_CONTROL);
+        unlink(d->options->control_path);
+    }
+    fd_close(&d->listener);
+}
+
 static void close_sockets(struct enrolment *e)
 {
     capture_sockets_close(&e->sockets);
@@ -394,9 +405,7 @@ static void drain(struct daemon *d)
     }
     d->draining = true;
     notify("STOPPING=1");
-    watch_stop(&d->loop, &d->listener_watch);
-    fd_close(&d->listener);
-    unlink(d->options->control_path);
+    close_control(d);
     each_enrolment(d, close_sockets);
     int r = d->options->drain_ms ? channel_send_drain(d->worker.channel, d->options->drain_ms)
                                  : channel_send_finish(d->worker.channel, false);
@@ -459,6 +468,41 @@ static int take_signals(struct daemon *d, struct error *err)
 
 /* ---- start and end ---- */
 
+/* Who has the sockets of a namespace that others share comes first. */
+static void adopt_captured(const struct state_record *record, void *daemon)
+{
+    if (record->past.plan)
+        enrolment_adopt(record, daemon);
+}
+
+static void adopt_others(const struct state_record *record, void *daemon)
+{
+    if (!record->past.plan)
+        enrolment_adopt(record, daemon);
+}
+
+static void watchdog_due(struct loop_timer *timer)
+{
+    struct daemon *d = list_entry(timer, struct daemon, watchdog_timer);
+    notify("WATCHDOG=1");
+    loop_timer_start(&d->loop, timer, notify_watchdog_ms());
+}
+
+/* The socket of the one before, if clients still find it where they look; else a new one. */
+static int open_control(struct daemon *d, struct error *err)
+{
+    const char *path = d->options->control_path;
+    int r = 0;
+    d->listener = inherited_take(&d->inherited, INHERITED_CONTROL);
+    if (d->listener >= 0 && !control_is_at(d->listener, path))
+        fd_close(&d->listener);
+    if (d->listener < 0)
+        r = control_listen(path, &d->listener, err);
+    if (r == 0)
+        notify_keep(INHERITED_CONTROL, &d->listener, 1);
+    return r;
+}
+
 void daemon_maybe_announce(struct daemon *d)
 {
     if (d->announced || !d->worker_ready || d->adopting > 0)
@@ -496,7 +540,7 @@ static int start(struct daemon *d, struct error *err)
     if (r >= 0)
         r = audit_file_open(audit_path(d, d->snapshot), &d->audit, err);
     if (r >= 0)
-        r = control_listen(o->control_path, &d->listener, err);
+        r = open_control(d, err);
     if (r < 0)
         return r;
     r = watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
@@ -504,7 +548,12 @@ static int start(struct daemon *d, struct error *err)
         return error_errno(err, -r, "cannot watch the control socket");
     vanish_start(d);
     start_worker(d);
-    state_each(d->state, enrolment_adopt, d);
+    state_each(d->state, adopt_captured, d);
+    state_each(d->state, adopt_others, d);
+    inherited_each_left(&d->inherited, notify_forget);
+    inherited_finish(&d->inherited);
+    if (notify_watchdog_ms() > 0)
+        loop_timer_start(&d->loop, &d->watchdog_timer, 0);
     return 0;
 }
 
@@ -514,14 +563,13 @@ static void finish(struct daemon *d)
     runtime_finish(d);
     visits_destroy(d);
     each_enrolment(d, enrolment_destroy);
-    if (d->listener >= 0)
-        unlink(d->options->control_path);
+    close_control(d);
+    inherited_finish(&d->inherited);
     if (d->worker.pid > 0) { /* its channel closes, so it ends */
         fd_close(&d->worker.channel);
         waitpid(d->worker.pid, NULL, 0);
     }
     fd_close(&d->worker.channel);
-    fd_close(&d->listener);
     fd_close(&d->signals);
     fd_close(&d->audit);
     fd_close(&d->bundle);
@@ -554,6 +602,8 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
     list_init(&d.changes);
     list_init(&d.clients);
     loop_timer_init(&d.worker_timer, worker_due);
+    loop_timer_init(&d.watchdog_timer, watchdog_due);
+    inherited_from_environment(&d.inherited);
     if (start(&d, &err) < 0) {
         log_error("%s", err.text);
         d.exit_status = 1;

@@ -16,6 +16,7 @@
 #include "redirect/control.h"
 #include "redirect/daemon.h"
 #include "redirect/enrol.h"
+#include "redirect/inherit.h"
 #include "redirect/loop.h"
 
 #define VISITS_MAX 8 /* children that are in namespaces at the same time */
@@ -31,6 +32,8 @@ struct daemon {
     int signals, audit, state, listener;
     struct watch signal_watch, listener_watch, channel_watch;
     struct config_snapshot *snapshot;
+    struct inherited inherited;
+    struct loop_timer watchdog_timer;
 
     struct worker_process worker;
     struct loop_timer worker_timer; /* to start the next one; while one starts: to give it up */
@@ -89,7 +92,7 @@ struct enrolment {
     bool has_job; /* waiting for a child, or for its result */
     enum enrol_job job;
     struct visit *visit; /* NULL: it waits still */
-    bool update_wanted, remove_wanted;
+    bool update_wanted, verify_wanted, remove_wanted;
 
     bool told; /* the worker has its sockets */
     uint32_t serial; /* of the message that the worker has not answered; 0: none */

@@ -5,6 +5,10 @@
  *   SERVED     the worker has (or gets) its sockets; verified and updated at will                           LEAVING
  *   SHARED     another enrolment has captured its namespace (sharing.c)                                     (freed)
  *   FAILED     after a restart only: it could not be captured again. No service, but no way out either      LEAVING
+ *
+ * After a restart it begins with BUILDING, or, when its sockets were inherited, with SERVED: then a child looks afterwards whether
+ * everything else is as it was (RENEW).
+ *
  *   LEAVING    sockets and state file are gone at once; the rules go by a child when the namespace lives on, the worker's sockets
  *              when it says so; then nothing is left, and whoever asked is answered
  *
@@ -15,6 +19,7 @@
 
 #include "base/fds.h"
 #include "base/log.h"
+#include "redirect/notify.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -242,6 +247,14 @@ static int write_state(struct enrolment *e)
     return err.code ? err.code : EIO;
 }
 
+/* A service manager may have them for the next one of us. */
+static void keep_sockets(const struct enrolment *e)
+{
+    int all[CAPTURE_SOCKETS];
+    memcpy(all, &e->sockets, sizeof(all));
+    notify_keep(e->record.id, all, CAPTURE_SOCKETS);
+}
+
 static void built(struct enrolment *e, const struct enrol_result *result)
 {
     struct sealed_past past = {.group = result->group, .fingerprint = result->fingerprint, .plan = e->plan};
@@ -256,6 +269,7 @@ static void built(struct enrolment *e, const struct enrol_result *result)
     if (code) /* its record is an old one, but good enough to be found by */
         log_error("%s: %s", e->record.id, e->failure);
     *e->failure = 0;
+    keep_sockets(e);
     fd_close(&e->netns);
     e->state = ENROLMENT_SERVED;
     enrolment_tell(e);
@@ -272,15 +286,52 @@ static void not_built(struct enrolment *e, const struct enrol_result *result)
     }
     log_error("%s is not captured again: %s; it stays closed and is not served", e->record.id, result->text);
     fd_close(&e->netns);
+    client_refuse(e->client, "failed", "%s", e->failure);
+    e->client = NULL;
+    e->verify_wanted = false;
     e->state = ENROLMENT_FAILED;
     e->adopted = false;
     e->daemon->adopting--;
     daemon_maybe_announce(e->daemon);
 }
 
+/* The sockets go: so the kernel refuses what comes. */
+static void not_renewed(struct enrolment *e, const struct enrol_result *result)
+{
+    struct client *client = e->client;
+    bool worker_knows = e->told || e->serial;
+    log_error("%s: %s; it stays closed and is not served any more", e->record.id, result->text);
+    snprintf(e->failure, sizeof(e->failure), "%s", result->text);
+    e->client = NULL;
+    e->verify_wanted = false;
+    client_refuse(client, "failed", "%s", e->failure);
+    e->state = ENROLMENT_FAILED;
+    capture_sockets_close(&e->sockets);
+    notify_forget(e->record.id);
+    list_remove(&e->unsent_link);
+    if (worker_knows)
+        enrolment_tell(e);
+    if (e->adopted)
+        e->daemon->adopting--;
+    e->adopted = false;
+    daemon_maybe_announce(e->daemon);
+}
+
+static void verify_if_wanted(struct enrolment *e)
+{
+    if (e->verify_wanted && !e->adopted) {
+        e->verify_wanted = false;
+        want_job(e, ENROL_VERIFY);
+    }
+}
+
 static void verified(struct enrolment *e, const struct enrol_result *result)
 {
     struct client *client = e->client;
+    if (client && e->adopted && !result->code) {
+        e->verify_wanted = true; /* when it is served again */
+        return;
+    }
     e->client = NULL;
     if (result->code)
         client_refuse(client, "failed", "%s", result->text);
@@ -293,10 +344,15 @@ static void verified(struct enrolment *e, const struct enrol_result *result)
 
 static void updated(struct enrolment *e, const struct enrol_result *result)
 {
-    struct client *client = e->coming ? NULL : e->client;
+    struct client *client = e->coming || e->verify_wanted ? NULL : e->client;
+    struct sealed_past *past = &e->record.past;
+    if (result->code && e->job == ENROL_RENEW) {
+        not_renewed(e, result);
+        return;
+    }
     if (result->code) {
         log_error("%s: its captured ports stay as they were: %s", e->record.id, result->text);
-    } else {
+    } else if (past->fingerprint != result->fingerprint || past->plan != e->plan) {
         e->record.past.fingerprint = result->fingerprint;
         e->record.past.plan = e->plan;
         if (write_state(e))
@@ -310,6 +366,7 @@ static void updated(struct enrolment *e, const struct enrol_result *result)
         else
             client_answer(client, json_pack("{s:s}", "policy", acl_policy_name(enrolment_policy(e))));
     }
+    verify_if_wanted(e);
     update_if_wanted(e);
     daemon_update_finished(e->daemon);
 }
@@ -442,6 +499,7 @@ void enrolment_adopt(const struct state_record *record, void *daemon)
     int netns, pidfd;
     if (reopen(record, &netns, &pidfd, &err) < 0) {
         log_info("%s is gone: %s", record->id, err.text);
+        notify_forget(record->id);
         state_remove(d->state, record->id);
         return;
     }
@@ -462,7 +520,14 @@ void enrolment_adopt(const struct state_record *record, void *daemon)
     d->adopting++;
     if (*e->record.path)
         vanish_expect(d);
-    want_job(e, ENROL_BUILD);
+    if (!record->past.plan || !inherited_take_sockets(&d->inherited, record->id, &record->past, &e->sockets)) {
+        want_job(e, ENROL_BUILD);
+        return;
+    }
+    fd_close(&e->netns);
+    e->state = ENROLMENT_SERVED;
+    enrolment_tell(e);
+    want_job(e, ENROL_RENEW);
 }
 
 /* ---- the worker ---- */
@@ -480,7 +545,7 @@ int enrolment_send(struct enrolment *e, int channel)
     const struct channel_container who = {
         .id = e->record.id, .name = e->record.name, .image = e->record.image, .policy = e->record.policy,
         .pod = e->record.pod, .pod_namespace = e->record.pod_namespace};
-    int r = e->state == ENROLMENT_LEAVING ? channel_send_withdraw(channel, serial, e->record.id)
+    int r = e->state == ENROLMENT_LEAVING || e->state == ENROLMENT_FAILED ? channel_send_withdraw(channel, serial, e->record.id)
                                           : channel_send_container(channel, serial, &who, &e->sockets);
     if (r == 0) {
         e->serial = serial;
@@ -498,6 +563,8 @@ static void served(struct enrolment *e)
     if (e->adopted)
         e->daemon->adopting--;
     e->adopted = false;
+    if (!e->has_job)
+        verify_if_wanted(e);
     if (e->coming)
         e->client = NULL;
     e->coming = false;
@@ -523,6 +590,8 @@ void enrolment_answered(struct enrolment *e, int code)
     if (e->state == ENROLMENT_LEAVING) {
         e->told = false;
         leave_next(e);
+    } else if (e->state == ENROLMENT_FAILED) {
+        e->told = false;
     } else if (code == 0) {
         e->told = true;
         served(e);
@@ -542,6 +611,8 @@ void enrolment_worker_died(struct enrolment *e)
     if (e->state == ENROLMENT_LEAVING) {
         list_remove(&e->unsent_link);
         leave_next(e);
+    } else if (e->state == ENROLMENT_FAILED) {
+        list_remove(&e->unsent_link);
     } else if (e->state == ENROLMENT_SERVED && list_empty(&e->unsent_link)) {
         list_append(&e->daemon->unsent, &e->unsent_link);
     }
@@ -557,7 +628,10 @@ void enrolment_verify(struct enrolment *e, struct client *client)
         client_refuse(client, "failed", "the container whose network namespace it shares is being withdrawn");
     else if (e->state == ENROLMENT_FAILED)
         client_refuse(client, "failed", "%s", e->failure);
-    else if (e->state != ENROLMENT_SERVED || e->has_job || e->client)
+    else if (!e->client && (e->adopted || (e->state == ENROLMENT_SERVED && e->has_job))) {
+        e->client = client; /* after what is being done */
+        e->verify_wanted = true;
+    } else if (e->state != ENROLMENT_SERVED || e->has_job || e->client)
         client_refuse(client, "busy", "%s is being worked on: ask again", e->record.id);
     else {
         e->client = client;
@@ -633,6 +707,7 @@ static void leave(struct enrolment *e, bool remove_rules)
     list_remove(&e->id_link);
     list_remove(&e->netns_link);
     state_remove(d->state, e->record.id);
+    notify_forget(e->record.id);
     if (remove_rules && e->netns < 0 && e->sockets.tcp[0] >= 0)
         e->netns = namespace_of_socket(e->sockets.tcp[0], &err);
     e->remove_wanted = remove_rules && e->netns >= 0;

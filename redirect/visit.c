@@ -42,7 +42,8 @@ static void visit_destroy(struct visit *v)
 static void job_expired(struct loop_timer *timer)
 {
     struct visit *v = list_entry(timer, struct visit, timer);
-    log_error("%s: the process in its namespace does not come to an end; killed", v->members[v->done]->record.id);
+    log_error("%s: the process in its namespace does not come to an end; killed",
+              v->members[v->done]->record.id);
     if (v->pid > 0)
         kill(v->pid, SIGKILL);
 }
