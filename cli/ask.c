@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <syslog.h>
+#include <unistd.h>
 
 int ask_gateway(const char *control, json_t *request, const int *fds, size_t count, json_t **ret_answer,
                 struct error *err)
@@ -32,4 +33,13 @@ void ask_log_failure(const char *what, const char *id, const struct error *err)
     openlog("sallyport", LOG_PID, LOG_DAEMON);
     syslog(LOG_ERR, "%s: %s%s%s", what, id, *id ? ": " : "", err->text);
     closelog();
+}
+
+int ask_own_path(char *ret, size_t size, struct error *err)
+{
+    ssize_t got = readlink("/proc/self/exe", ret, size - 1);
+    if (got < 0)
+        return error_errno(err, errno, "cannot tell where sallyport is");
+    ret[got] = 0;
+    return 0;
 }

@@ -1,5 +1,6 @@
 /*
- * Requests to the daemon by programs that engines start: one call, and a refusal is an error.
+ * What the commands that engines start, and those that set engines up, have in common: one call to the daemon, in which a refusal
+ * is an error.
  */
 #pragma once
 
@@ -12,5 +13,7 @@
  * else it could not be asked. */
 int ask_gateway(const char *control, json_t *request, const int *fds, size_t count, json_t **ret_answer,
                 struct error *err);
+/* Where this program is, absolute. */
+int ask_own_path(char *ret, size_t size, struct error *err);
 /* For whoever looks later: engines throw away much of what a hook says. */
 void ask_log_failure(const char *what, const char *id, const struct error *err);

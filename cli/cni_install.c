@@ -2,6 +2,7 @@
  * `sallyport cni install`: the plugin into the folder of plugins, its entry into a network's list. Again is no harm: what is there
  * already is left, or brought up to date.
  */
+#include "cli/ask.h"
 #include "cli/cni_install.h"
 #include "cli/json_file.h"
 #include "base/fds.h"
@@ -11,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,15 +85,6 @@ static bool take_option(struct install_options *o, int option)
 
 /* ---- the program ---- */
 
-static int own_path(char *ret, size_t size, struct error *err)
-{
-    ssize_t got = readlink("/proc/self/exe", ret, size - 1);
-    if (got < 0)
-        return error_errno(err, errno, "cannot tell where sallyport is");
-    ret[got] = 0;
-    return 0;
-}
-
 static int copy_into(const char *from, const char *to, struct error *err)
 {
     _cleanup_fd_ int source = open(from, O_RDONLY | O_CLOEXEC);
@@ -111,7 +104,7 @@ static int copy_into(const char *from, const char *to, struct error *err)
 static int place_plugin(const struct install_options *o, const char *plugin, struct error *err)
 {
     char program[PATH_MAX], temporary[PATH_MAX];
-    int r = own_path(program, sizeof(program), err);
+    int r = ask_own_path(program, sizeof(program), err);
     if (r < 0)
         return r;
     if ((size_t)snprintf(temporary, sizeof(temporary), "%s.new", plugin) >= sizeof(temporary))

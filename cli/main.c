@@ -13,7 +13,7 @@ static const struct command *const commands[] = {
     &command_exec, &command_gateway, &command_enroll, &command_withdraw,
     &command_verify, &command_ps, &command_reload, &command_show, &command_allow, &command_deny,
     &command_set, &command_forget, &command_oci_hook,
-    &command_oci_runtime, &command_cni, &command_log, &command_inspect, &command_policy,
+    &command_oci_runtime, &command_cni, &command_docker, &command_podman, &command_log, &command_inspect, &command_policy,
 };
 #define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
 

@@ -26,7 +26,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RUNTIME_DEFAULT "/usr/sbin/runc"
+/* Where distributions put runc. Never looked up in PATH, which is the engine's. */
+static const char *const runtimes[] = {"/usr/sbin/runc", "/usr/bin/runc", "/usr/local/sbin/runc", "/usr/local/bin/runc"};
+#define RUNTIMES (sizeof(runtimes) / sizeof(*runtimes))
 
 /* Some runtimes throw away what a hook says: so it is in the system's log, too. */
 static int fail(const char *what, const char *id, const struct error *err)
@@ -69,9 +71,13 @@ static int read_state(struct oci_state *ret, struct error *err)
 
 static int run_hook(const struct command *self, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"control", required_argument, NULL, 'c'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option options[] = {{"control", required_argument, NULL, 'c'},
+                                            {"default-policy", required_argument, NULL, 'p'},
+                                            {"attached", no_argument, NULL, 'a'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     const char *control = CONTROL_DEFAULT_PATH;
+    struct oci_defaults defaults = {0};
     struct oci_state state = {0};
     struct error err;
     int option;
@@ -79,13 +85,18 @@ static int run_hook(const struct command *self, int argc, char **argv)
     while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
         if (option == 'h')
             return command_help(self);
-        if (option != 'c')
+        if (option == 'c')
+            control = optarg;
+        else if (option == 'p')
+            defaults.policy = optarg;
+        else if (option == 'a')
+            defaults.attached = true;
+        else
             return command_misuse(self, option == ':' ? "%s needs a value" : "there is no option \"%s\"", argv[optind - 1]);
-        control = optarg;
     }
     if (optind != argc)
         return command_misuse(self, "\"%s\" is no option: there are no arguments", argv[optind]);
-    if (read_state(&state, &err) < 0)
+    if (read_state(&state, &err) < 0 || oci_state_apply(&state, &defaults, &err) < 0)
         return fail(self->name, "", &err);
     const struct state_record *record = &state.record;
     if (record->pid > 0)
@@ -99,7 +110,8 @@ static int run_hook(const struct command *self, int argc, char **argv)
 /* ---- oci-runtime ---- */
 
 struct runtime_options {
-    const char *runtime, *control, *policy;
+    const char *runtime, *control;
+    struct oci_defaults defaults;
 };
 
 /* Ours come first; what is not ours begins the runtime's. Returns the index of that, or -1. */
@@ -107,10 +119,15 @@ static int read_runtime_options(int argc, char **argv, struct runtime_options *o
 {
     static const struct option names[] = {
         {"runtime", required_argument, NULL, 0}, {"control", required_argument, NULL, 0}, {"default-policy", required_argument, NULL, 0}};
-    const char **places[] = {&o->runtime, &o->control, &o->policy};
+    const char **places[] = {&o->runtime, &o->control, &o->defaults.policy};
     int at = 1;
     while (at < argc) { /* getopt_long() would stumble over the first of the others */
         size_t i = 0;
+        if (!strcmp(argv[at], "--attached")) {
+            o->defaults.attached = true;
+            at++;
+            continue;
+        }
         while (i < 3 && (strncmp(argv[at], "--", 2) || strcmp(argv[at] + 2, names[i].name)))
             i++;
         if (i == 3)
@@ -151,20 +168,19 @@ static int add_hooks(const char *bundle, const struct runtime_options *o, struct
     json_error_t why;
     char *text;
     size_t length;
-    ssize_t got = readlink("/proc/self/exe", program, sizeof(program) - 1);
-    if (got < 0)
-        return error_errno(err, errno, "cannot tell where sallyport is");
-    program[got] = 0;
+    int r = ask_own_path(program, sizeof(program), err);
+    if (r < 0)
+        return r;
     if ((size_t)snprintf(path, sizeof(path), "%s/config.json", bundle) >= sizeof(path))
         return error_set(err, ENAMETOOLONG, "the bundle's path is too long");
-    int r = config_file_read(path, OCI_CONFIG_MAX, &text, &length, err);
+    r = config_file_read(path, OCI_CONFIG_MAX, &text, &length, err);
     if (r < 0)
         return error_prefix(err, "%s", path);
     json_t *config = json_loadb(text, length, 0, &why);
     free(text);
     if (!config)
         return error_set(err, EINVAL, "%s: %s", path, why.text);
-    r = oci_config_add_hooks(config, program, o->control, o->policy, err);
+    r = oci_config_add_hooks(config, program, o->control, &o->defaults, err);
     if (r == 0)
         r = json_file_write(path, config, JSON_COMPACT, err);
     json_decref(config);
@@ -173,15 +189,22 @@ static int add_hooks(const char *bundle, const struct runtime_options *o, struct
 
 static int run_runtime(const struct command *self, int argc, char **argv)
 {
-    struct runtime_options o = {.runtime = RUNTIME_DEFAULT};
+    struct runtime_options o = {0};
     struct error err;
     if (argc == 2 && !strcmp(argv[1], "--help"))
         return command_help(self);
     int first = read_runtime_options(argc, argv, &o);
     if (first < 0)
         return command_misuse(self, "--runtime, --control and --default-policy need a value");
-    if (o.runtime[0] != '/')
-        return command_misuse(self, "--runtime %s: write an absolute path, as " RUNTIME_DEFAULT, o.runtime);
+    if (o.runtime && o.runtime[0] != '/')
+        return command_misuse(self, "--runtime %s: write an absolute path, as /usr/sbin/runc", o.runtime);
+    for (size_t i = 0; !o.runtime && i < RUNTIMES; i++)
+        if (access(runtimes[i], X_OK) == 0)
+            o.runtime = runtimes[i];
+    if (!o.runtime) {
+        error_set(&err, ENOENT, "runc is in none of /usr/sbin, /usr/bin, /usr/local/sbin, /usr/local/bin: name it by --runtime");
+        return fail(self->name, "", &err);
+    }
     const char *bundle = bundle_of(argc - first, argv + first);
     if (bundle && add_hooks(bundle, &o, &err) < 0)
         return fail(self->name, "", &err);
@@ -193,10 +216,12 @@ static int run_runtime(const struct command *self, int argc, char **argv)
 
 const struct command command_oci_hook = {
     .name = "oci-hook",
-    .arguments = "[--control SOCKET]",
+    .arguments = "[--control SOCKET] [--default-policy POLICY] [--attached]",
     .summary = "enrolls and withdraws containers for an engine (OCI hook createRuntime, poststop)",
     .run = run_hook,
     .help = "  --control SOCKET  the gateway's socket; without it " CONTROL_DEFAULT_PATH "\n"
+            "  --default-policy POLICY  for containers that name none; without it the assign rules decide\n"
+            "  --attached        containers that do not say keep their own links\n"
             "\n"
             "Reads the container's state on standard input. The annotation " OCI_POLICY_ANNOTATION " names the policy; \"assign\"\n"
             "leaves it to the assign rules. " OCI_CAPTURE_ANNOTATION "=attached is for containers with links of their own.\n"
@@ -206,14 +231,14 @@ const struct command command_oci_hook = {
 
 const struct command command_oci_runtime = {
     .name = "oci-runtime",
-    .arguments = "[--runtime PATH] [--control SOCKET] [--default-policy POLICY] ARGUMENT…",
+    .arguments = "[--runtime PATH] [--control SOCKET] [--default-policy POLICY] [--attached] ARGUMENT…",
     .summary = "stands in for runc, with the hook in every container that is created",
     .run = run_runtime,
-    .help = "  --runtime PATH           the runtime that does the work; without it " RUNTIME_DEFAULT "\n"
+    .help = "  --runtime PATH           the runtime that does the work; without it runc, where distributions put it\n"
             "  --control SOCKET         the gateway's socket; without it " CONTROL_DEFAULT_PATH "\n"
             "  --default-policy POLICY  for containers that name none, by annotation or " OCI_POLICY_VARIABLE "; without it the\n"
             "                           assign rules decide\n"
+            "  --attached               containers that do not say, by annotation or " OCI_CAPTURE_VARIABLE ", keep their own links\n"
             "\n"
-            "For Docker's daemon.json: {\"runtimes\": {\"sallyport\": {\"path\": \"/usr/bin/sallyport\", \"runtimeArgs\":\n"
-            "[\"oci-runtime\"]}}}, then docker run --runtime sallyport --network none.\n",
+            "'sallyport docker configure' sets it up.\n",
 };

@@ -18,7 +18,7 @@
  *       ct state new log group G snaplen 128
  *       meta l4proto tcp reject with tcp reset
  *       reject with icmpx admin-prohibited }
- *     chain nat     { type nat hook output priority -100
+ *     chain nat     { type nat hook output priority -101
  *       meta nfproto ipv4 udp dport 53 redirect to :P4   (and tcp, and IPv6)
  *       <local> accept                                   a server of the command's own stays its own
  *       meta nfproto ipv4 tcp dport @ports redirect to :P4   (and IPv6) }
@@ -47,7 +47,7 @@
 
 #define LOOPBACK_LINK 1
 #define PRIORITY_FILTER 0
-#define PRIORITY_NAT (-100)
+#define PRIORITY_NAT (-101) /* before what engines put there, as the redirect to Docker's own name server */
 #define DNS_PORT 53
 
 /* ---- matches of its own ---- */

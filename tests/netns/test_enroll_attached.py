@@ -106,3 +106,16 @@ def test_after_a_restart_it_is_captured_again(gateway, box):
     gateway.start()
     assert box.curl("https://allowed.example/").returncode == 0
     assert not box.do(*gateway.lab.client, "connect", address("denied.example"), "8081").stdout.startswith("connected")
+
+
+def test_what_an_engine_redirects_later_does_not_come_first(gateway, box):
+    """Docker's own name server, set up in the container after the hooks (Docker 28): it would ask from outside."""
+    enroll(gateway, box, "--attached")
+    box.run("sh", "-c", """nft add table ip docker; nft add chain ip docker out '{ type nat hook output priority -100; }'
+        nft add rule ip docker out ip daddr 127.0.0.11 udp dport 53 dnat to 127.0.0.11:5300""")
+    server = box.start("python3", "-uc", "import socket; s = socket.socket(2, 2); s.bind(('127.0.0.11', 5300)); print('up'); "
+                       "s.recv(512); print('asked')")
+    assert server.stdout.readline() == "up\n"
+    assert "NXDOMAIN" in box.do("dig", "@127.0.0.11", "+time=2", "+tries=1", "denied.example").stdout
+    server.kill()
+    assert server.stdout.read() == ""

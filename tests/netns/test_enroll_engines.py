@@ -1,84 +1,18 @@
 """Real engines: podman through the OCI hook, Docker through the runtime wrapper. Containers are made of this machine's /usr."""
-import json
-import os
-import shutil
-import signal
 import subprocess
-import time
 
 import pytest
 
+from engines import docker, podman  # noqa: F401
 from gateway_fixtures import gateway, make_gateway  # noqa: F401
-from lab import Namespace, missing_programs, wait_until
+from lab import wait_until
 from origins import address
-
-
-def make_root(folder):
-    """A root file system whose /usr comes by a mount."""
-    root = folder / "root"
-    for name in ("usr", "etc", "tmp", "proc", "sys", "dev", "run", "ca"):
-        (root / name).mkdir(parents=True)
-    for name in ("bin", "sbin", "lib", "lib64"):
-        (root / name).symlink_to(f"usr/{name}")
-    (root / "etc/resolv.conf").write_text("nameserver 192.0.2.53\n")
-    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
-    return root
 
 
 STORY = "curl -sS --max-time 10 https://allowed.example/; curl -sS --max-time 10 https://denied.example/; echo $?"
 
 
-def mounts(gateway):
-    return ["-v", "/usr:/usr:ro", "-v", f"{gateway.lab.authority}:/ca/ca.pem:ro", "-v", "/etc/alternatives:/etc/alternatives:ro"]
-
-
 # --- podman --------------------------------------------------------------------------------------------------------
-
-class Podman:
-    """podman with storage of its own; the hook is ours."""
-
-    def __init__(self, gateway, folder):
-        self.gateway, self.folder = gateway, folder
-        hooks = folder / "hooks"
-        hooks.mkdir()
-        hook = {"version": "1.0.0", "stages": ["createRuntime", "poststop"],
-                "hook": {"path": str(gateway.lab.binary), "args": ["sallyport", "oci-hook", "--control", str(gateway.control)]},
-                "when": {"annotations": {"^sallyport\\.policy$": ".*"}}}
-        (hooks / "50-sallyport.json").write_text(json.dumps(hook))
-        # In a mount namespace of its own: what it leaves mounted goes with its last process.
-        self.base = ["unshare", "--mount", "podman", "--root", folder / "storage", "--runroot", folder / "run", "--runtime", "runc",
-                     "--cgroup-manager", "cgroupfs", "--hooks-dir", hooks]
-        self.root = make_root(folder)
-
-    def line(self, command, *options, network="none", policy="agents"):
-        policy = ["--annotation", f"sallyport.policy={policy}"] if policy else []
-        limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=1000:1000"]
-        return [*map(str, [*self.base, "run", "--rm", "--network", network, *limits, *policy, "-e",
-                           "CURL_CA_BUNDLE=/ca/ca.pem", *mounts(self.gateway), *options, "--rootfs", f"{self.root}:O"]), *command]
-
-    def run(self, command, *options, **more):
-        return subprocess.run(self.line(command, *options, **more), capture_output=True, text=True, timeout=60,
-                              env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder)})
-
-    def start(self, command, *options, **more):
-        return subprocess.Popen(self.line(command, *options, **more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder)})
-
-
-@pytest.fixture
-def podman(gateway):
-    missing = missing_programs("podman", "runc")
-    if missing:
-        pytest.skip(f"not installed: {' '.join(missing)}")
-    folder = gateway.folder / "p"  # not tmp_path: podman wants no more than 50 characters
-    folder.mkdir()
-    engine = Podman(gateway, folder)
-    tried = engine.run(["true"], policy=None)
-    if tried.returncode:
-        pytest.skip(f"podman runs no container here: {tried.stderr.strip()[-300:]}")
-    yield engine
-    shutil.rmtree(folder, ignore_errors=True)
-
 
 def test_podman_a_container_is_behind_the_gateway_from_its_first_moment(gateway, podman):
     uplink = gateway.lab.capture()
@@ -149,82 +83,6 @@ def test_podman_kill_9_of_everything_and_the_container_goes_on(gateway, podman):
 
 
 # --- Docker --------------------------------------------------------------------------------------------------------
-
-class Docker:
-    """dockerd in a network namespace of its own, with the wrapper as a runtime."""
-
-    def __init__(self, gateway, folder):
-        self.gateway, self.folder = gateway, folder
-        self.namespace = Namespace()
-        self.namespace.run("ip", "link", "set", "lo", "up")
-        config = {"runtimes": {"sallyport": {"path": str(gateway.lab.binary),
-                                             "runtimeArgs": ["oci-runtime", "--control", str(gateway.control)]}}}
-        (folder / "daemon.json").write_text(json.dumps(config))
-        self.log = open(folder / "dockerd.log", "w+")
-        self.host = f"unix://{folder}/docker.sock"
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(folder)}
-        # Its own session: it starts containerd, and all of them are ended together.
-        self.daemon = subprocess.Popen(
-            self.namespace.enter(["dockerd", "--config-file", folder / "daemon.json", "--data-root", folder / "data",
-                                  "--exec-root", folder / "exec", "-p", folder / "pid", "-H", self.host,
-                                  "--default-ulimit", "nofile=4096:4096"]),
-            stdout=self.log, stderr=self.log, env=environment, start_new_session=True)
-
-    def docker(self, *arguments, **options):
-        return subprocess.run(["/usr/bin/docker", "-H", self.host, *map(str, arguments)], capture_output=True, text=True, timeout=60,
-                              env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder)}, **options)
-
-    def await_ready(self):
-        deadline = time.monotonic() + 30
-        while self.docker("info").returncode:
-            if self.daemon.poll() is not None or time.monotonic() > deadline:
-                self.log.seek(0)
-                return self.log.read()[-400:]
-            time.sleep(0.1)
-        return None
-
-    def run(self, command, *options, network="none", runtime="sallyport"):
-        return self.docker("run", "--rm", "--runtime", runtime, "--network", network, "-e", "CURL_CA_BUNDLE=/ca/ca.pem",
-                           *mounts(self.gateway), "-v", f"{self.folder}/root/etc/resolv.conf:/etc/resolv.conf:ro", *options,
-                           "story", *command)
-
-    def close(self):
-        if self.daemon.poll() is None:
-            self.daemon.terminate()
-            try:
-                self.daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.daemon.pid, signal.SIGKILL)
-                self.daemon.wait()
-        self.log.close()
-        self.namespace.close()
-
-
-@pytest.fixture
-def docker(gateway):
-    if missing := missing_programs("dockerd", "containerd", "runc"):
-        pytest.skip(f"not installed: {' '.join(missing)}")
-    if not os.path.exists("/usr/bin/docker"):
-        pytest.skip("not installed: docker")
-    folder = gateway.folder / "docker"  # not tmp_path: its name would make the socket's path too long
-    folder.mkdir()
-    engine = Docker(gateway, folder)
-    try:
-        if problem := engine.await_ready():
-            pytest.skip(f"dockerd does not run here: {problem}")
-        root = make_root(folder)
-        packed = subprocess.run(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE, check=True)
-        imported = subprocess.run(["/usr/bin/docker", "-H", engine.host, "import", "-", "story"], input=packed.stdout,
-                                  capture_output=True)
-        assert imported.returncode == 0, imported.stderr
-        tried = engine.run(["true"], runtime="runc")
-        if tried.returncode:
-            pytest.skip(f"docker runs no container here: {tried.stderr[-300:]}")
-        yield engine
-    finally:
-        engine.close()
-        shutil.rmtree(folder, ignore_errors=True)
-
 
 def test_docker_by_the_runtime_wrapper(gateway, docker):
     uplink = gateway.lab.capture()

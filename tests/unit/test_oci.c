@@ -72,7 +72,8 @@ static json_t *with_hooks(const char *config, const char *control, const char *p
     struct error err = {0};
     json_t *root = json_loads(config, 0, NULL);
     assert_non_null(root);
-    if (oci_config_add_hooks(root, "/bin/sallyport", control, policy, &err) < 0)
+    const struct oci_defaults defaults = {.policy = policy};
+    if (oci_config_add_hooks(root, "/bin/sallyport", control, &defaults, &err) < 0)
         fail_msg("%s: %s", config, err.text);
     return root;
 }
@@ -117,6 +118,86 @@ static void where_the_policy_comes_from(void **state)
     }
 }
 
+static json_t *json_of(const char *text)
+{
+    json_t *root = json_loads(text, 0, NULL);
+    assert_non_null(root);
+    return root;
+}
+
+static void check_same(json_t *root, const char *expected)
+{
+    json_t *other = json_of(expected);
+    if (!json_equal(root, other))
+        fail_msg("not %s", expected);
+    json_decref(other);
+}
+
+static void capture_and_name_come_likewise(void **state)
+{
+    static const char config[] = "{\"hostname\":\"h\",\"process\":{\"env\":[\"SALLYPORT_CAPTURE=sealed\",\"SALLYPORT_NAME=n\"]}}";
+    const struct oci_defaults attached = {.attached = true};
+    struct error err;
+    (void)state;
+    json_t *root = json_of(config);
+    assert_int_equal(oci_config_add_hooks(root, "/s", NULL, &attached, &err), 0);
+    check_same(json_object_get(root, "annotations"),
+               "{\"sallyport.policy\":\"assign\",\"sallyport.capture\":\"sealed\",\"sallyport.name\":\"n\"}");
+    json_decref(root);
+    root = json_of("{\"hostname\":\"h\"}");
+    assert_int_equal(oci_config_add_hooks(root, "/s", NULL, &attached, &err), 0);
+    check_same(json_object_get(root, "annotations"),
+               "{\"sallyport.policy\":\"assign\",\"sallyport.capture\":\"attached\",\"sallyport.name\":\"h\"}");
+    json_decref(root);
+}
+
+static void a_hook_has_defaults(void **state)
+{
+    const struct oci_defaults defaults = {.policy = "agents", .attached = true};
+    struct error err;
+    (void)state;
+    struct oci_state s = state_of("{\"id\":\"a\",\"pid\":1}");
+    assert_int_equal(oci_state_apply(&s, &defaults, &err), 0);
+    assert_string_equal(s.record.policy, "agents");
+    assert_true(s.record.attached);
+    s = state_of("{\"id\":\"a\",\"pid\":1,\"annotations\":{\"sallyport.policy\":\"assign\",\"sallyport.capture\":\"sealed\"}}");
+    assert_int_equal(oci_state_apply(&s, &defaults, &err), 0);
+    assert_string_equal(s.record.policy, "");
+    assert_false(s.record.attached);
+    json_t *file = oci_hook_file("/s", "/c", &defaults, false);
+    check_same(file, "{\"version\":\"1.0.0\",\"hook\":{\"path\":\"/s\",\"args\":[\"sallyport\",\"oci-hook\",\"--control\",\"/c\","
+                     "\"--default-policy\",\"agents\",\"--attached\"]},\"when\":{\"annotations\":{\"^sallyport\\\\.policy$\":\".*\"}},"
+                     "\"stages\":[\"createRuntime\",\"poststop\"]}");
+    json_decref(file);
+}
+
+static void dockers_file(void **state)
+{
+    static const char *const policies[] = {"a"};
+    struct oci_docker docker = {.program = "/s"};
+    struct error err;
+    (void)state;
+    json_t *root = json_of("{\"runtimes\":{\"kata\":{\"path\":\"/k\"}},\"default-runtime\":\"kata\",\"x\":1}");
+    assert_int_equal(oci_docker_configure(root, &docker, &err), 0);
+    docker.policies = policies;
+    docker.policy_count = 1;
+    docker.make_default = true;
+    assert_int_equal(oci_docker_configure(root, &docker, &err), 0);
+    assert_int_equal(json_object_size(json_object_get(root, "runtimes")), 5);
+    assert_string_equal(json_string_value(json_object_get(root, "default-runtime")), "sallyport-a-attached");
+    oci_docker_remove(root);
+    check_same(root, "{\"runtimes\":{\"kata\":{\"path\":\"/k\"}},\"x\":1}");
+    json_decref(root);
+    root = json_of("{\"runtimes\":[]}");
+    assert_int_equal(oci_docker_configure(root, &docker, &err), -EINVAL);
+    json_decref(root);
+    root = json_of("{\"runtimes\":{\"sallyport-a\":{\"path\":\"/k\",\"runtimeArgs\":[\"-x\"]}}}");
+    assert_int_equal(oci_docker_configure(root, &docker, &err), -EEXIST);
+    oci_docker_remove(root);
+    assert_int_equal(json_object_size(json_object_get(root, "runtimes")), 1);
+    json_decref(root);
+}
+
 static void configs_that_are_refused(void **state)
 {
     static const char *const cases[] = {"[]", "7", "{\"hooks\":[]}", "{\"annotations\":\"x\"}", "{\"hooks\":{\"poststop\":{}}}"};
@@ -157,6 +238,7 @@ int main(void)
         cmocka_unit_test(states_of_engines),           cmocka_unit_test(states_that_are_refused),
         cmocka_unit_test(hooks_go_behind_those_that_are_there), cmocka_unit_test(where_the_policy_comes_from),
         cmocka_unit_test(configs_that_are_refused),    cmocka_unit_test(requests),
+        cmocka_unit_test(capture_and_name_come_likewise), cmocka_unit_test(a_hook_has_defaults), cmocka_unit_test(dockers_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
