@@ -126,10 +126,10 @@ def _resolves(namespace, name=NAMES["flows"]):
     return namespace.call(lambda: _ask(name))
 
 
-def _ask(name):
+def _ask(name, server=NAME_SERVER):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         asker.settimeout(1)
-        asker.connect((NAME_SERVER, 53))
+        asker.connect((server, 53))
         asker.send(_query(name))
         try:
             answer = asker.recv(512)
