@@ -69,7 +69,7 @@ class _Gateway(daemon.Gateway):
 
     def write_policy(self, policy):
         self.config.write_text(f"version: 1\ngateway: {{resolvers: [{NAME_SERVER}], limits: {{dns_queries_per_second: 1000000}}}}\n"
-                               f"destinations: {{allow: [198.18.0.0/15]}}\n{policy}")
+                               f"{policy}")
 
 
 class Sallyport:
@@ -194,7 +194,10 @@ def measure(lab, subject, work, path, count):
 
 def latencies(lab, subject, path, rate):
     said = dnsperf(lab, subject, path, "-v", "-Q", rate)
-    times = sorted(float(line.split()[-1]) for line in said.splitlines() if line.startswith("> "))
+    told = [line.split() for line in said.splitlines() if line.startswith("> ")]
+    if lost := sum(words[1] == "T" for words in told):
+        raise Failure(f"{lost} of {len(told)} timed out when latencies were taken")
+    times = sorted(float(words[-1]) for words in told)
     return {"p50": quantile(times, 0.5), "p99": quantile(times, 0.99)}
 
 
@@ -213,8 +216,11 @@ def measure_work(lab, subjects, work, questions, arguments):
         questions.round += 1
         for one in subjects:
             sample = int(arguments.rate * 0.5)
-            if turn:
-                rows[one.name]["latency"].append(latencies(lab, one, questions.file(work, sample), arguments.rate))
+            try:
+                if turn:
+                    rows[one.name]["latency"].append(latencies(lab, one, questions.file(work, sample), arguments.rate))
+            except Failure as why:
+                rows[one.name]["failures"].append(str(why))
         questions.round += 1
     return rows
 
@@ -251,7 +257,7 @@ def report(work, rows, rate):
              "|---|--:|--:|--:|--:|--:|--:|"]
     for name, row in rows.items():
         failed = "; ".join(row["failures"]) or "0"
-        if not row["rounds"]:
+        if not row["rounds"] or not row["latency"]:
             lines.append(f"| {name} | | | | | | {failed} |")
             continue
         p50, p99 = (statistics.median(one[key] for one in row["latency"]) * 1000 for key in ("p50", "p99"))

@@ -1,7 +1,7 @@
 /*
  * The name server behind the subjects of dns.py: dns_server ADDRESS
  *
- * UDP port 53; every question is answered with one A record, 198.18.20.1, TTL 3600, and nothing is looked at but where the
+ * UDP port 53; every question is answered with one A record, 203.0.114.1 (public; nobody goes there), TTL 3600, and nothing is looked at but where the
  * question ends: it stands beside what is measured with room to spare. Prints "ready" when it listens.
  */
 #include <arpa/inet.h>
@@ -14,7 +14,7 @@
 #define BATCH 64
 #define SIZE 1232
 
-static const uint8_t record[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4, 198, 18, 20, 1};
+static const uint8_t record[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 14, 16, 0, 4, 203, 0, 114, 1};
 
 /* The question becomes its answer; 0: none. */
 static size_t answer(uint8_t *message, size_t length)

@@ -30,7 +30,9 @@
 #define QUERY_MAX 1232 /* bytes of a client's message; what is longer asks nothing a resolver would */
 #define TCP_CONNECTIONS_MAX 64
 #define TCP_OUT_MAX (128u * 1024)
-#define UDP_BATCH 64
+#define REMEMBER_EVERY_MS 1000 /* the addresses of one answer that is given out again and again */
+#define UDP_BATCH 32 /* questions read, and answers sent, by one system call */
+#define UDP_ANSWER_MAX 1500 /* of those that are sent together; longer ones go alone */
 #define TCP_TURN_BUDGET 16   /* reads of one connection before others have their turn */
 #define TCP_QUESTIONS_MAX 64 /* of one connection, waiting for their answers */
 #define QUESTIONS_MAX 512 /* that wait, of one container */
@@ -114,9 +116,47 @@ void dns_service_forget(struct capture *capture)
 
 /* ---- answering ---- */
 
+/* While the questions of one read are answered, the answers that are known at once are collected here. One a process:
+ * there is one loop. */
+static struct {
+    int fd; /* -1: nothing is being collected */
+    unsigned count;
+    struct sockaddr_storage peers[UDP_BATCH];
+    struct iovec pieces[UDP_BATCH];
+    struct mmsghdr messages[UDP_BATCH];
+    uint8_t bytes[UDP_BATCH][UDP_ANSWER_MAX];
+} answers = {.fd = -1};
+
+/* What the socket does not take is lost, as datagrams are; the client asks again. */
+static void answers_flush(void)
+{
+    unsigned sent = 0;
+    while (sent < answers.count) {
+        int r = sendmmsg(answers.fd, answers.messages + sent, answers.count - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        sent += r > 0 ? (unsigned)r : 1;
+    }
+    answers.count = 0;
+}
+
+static void answers_add(const struct dns_question *question, const uint8_t *bytes, size_t length)
+{
+    unsigned i = answers.count++;
+    memcpy(answers.bytes[i], bytes, length);
+    memcpy(&answers.peers[i], &question->peer, question->peer_length);
+    answers.pieces[i] = (struct iovec){answers.bytes[i], length};
+    answers.messages[i].msg_hdr = (struct msghdr){.msg_name = &answers.peers[i],
+                                                  .msg_namelen = question->peer_length,
+                                                  .msg_iov = &answers.pieces[i],
+                                                  .msg_iovlen = 1};
+}
+
 static void reply(const struct dns_question *question, const uint8_t *bytes, size_t length)
 {
     struct dns_connection *connection = question->connection;
+    if (!connection && question->udp_fd == answers.fd && answers.count < UDP_BATCH && length <= UDP_ANSWER_MAX) {
+        answers_add(question, bytes, length);
+        return;
+    }
     if (!connection) {
         sendto(question->udp_fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL,
                (const struct sockaddr *)&question->peer, question->peer_length);
@@ -186,7 +226,7 @@ static bool addresses_pass_guard(const struct dns_question *question, const stru
 {
     const struct capture *capture = question->capture;
     for (size_t i = 0; i < answer->address_count; i++)
-        if (!worker_may_dial(capture->worker, capture->policy, &answer->addresses[i]))
+        if (!worker_may_answer(capture->worker, capture->policy, &answer->addresses[i]))
             return false;
     return true;
 }
@@ -194,9 +234,14 @@ static bool addresses_pass_guard(const struct dns_question *question, const stru
 static void remember(const struct dns_question *question, const struct forwarder_answer *answer)
 {
     struct worker *w = question->capture->worker;
+    uint64_t now = uv_now(&w->loop);
+    if (answer->remembered_ms && *answer->remembered_ms && now < *answer->remembered_ms + REMEMBER_EVERY_MS)
+        return;
     for (size_t i = 0; i < answer->address_count; i++)
         namebook_learn(w->names, question->query.name, question->query.name_length, &answer->addresses[i],
-                       answer->ttl, uv_now(&w->loop));
+                       answer->ttl, now);
+    if (answer->remembered_ms)
+        *answer->remembered_ms = now;
 }
 
 static void serve(const struct dns_question *question, const struct forwarder_answer *answer)
@@ -384,29 +429,45 @@ static void take_message(struct dns_question *question)
     ask(question);
 }
 
+/* As many questions as one call reads. Is there more? A short read has emptied the socket, and what comes later is an
+ * event of its own. */
+static bool read_questions(struct capture_listener *listener)
+{
+    static uint8_t bytes[UDP_BATCH][QUERY_MAX + 1];
+    struct sockaddr_storage peers[UDP_BATCH];
+    struct iovec pieces[UDP_BATCH];
+    struct mmsghdr messages[UDP_BATCH];
+    for (int i = 0; i < UDP_BATCH; i++) {
+        pieces[i] = (struct iovec){bytes[i], sizeof(bytes[i])};
+        messages[i].msg_hdr = (struct msghdr){.msg_name = &peers[i],
+                                              .msg_namelen = sizeof(peers[i]),
+                                              .msg_iov = &pieces[i],
+                                              .msg_iovlen = 1};
+    }
+    int got = recvmmsg(listener->poll.fd, messages, UDP_BATCH, MSG_DONTWAIT, NULL);
+    bool more = got == UDP_BATCH || (got < 0 && errno != EAGAIN);
+    answers.fd = listener->poll.fd;
+    for (int i = 0; i < got; i++) {
+        struct dns_question question = {.capture = listener->capture,
+                                        .udp_fd = listener->poll.fd,
+                                        .peer = peers[i],
+                                        .peer_length = messages[i].msg_hdr.msg_namelen,
+                                        .bytes = bytes[i],
+                                        .length = messages[i].msg_len};
+        if (question.length > 0 && question.length <= QUERY_MAX)
+            take_message(&question);
+    }
+    answers_flush();
+    answers.fd = -1;
+    return more;
+}
+
 void dns_udp_ready(struct poll_handle *handle, uint32_t events)
 {
     struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
     (void)events;
-    for (int i = 0; i < UDP_BATCH; i++) {
-        uint8_t bytes[QUERY_MAX + 1];
-        struct sockaddr_storage peer;
-        socklen_t length = sizeof(peer);
-        ssize_t got =
-            recvfrom(handle->fd, bytes, sizeof(bytes), MSG_DONTWAIT, (struct sockaddr *)&peer, &length);
-        if (got < 0 && errno == EAGAIN)
-            return;
-        if (got <= 0 || got > QUERY_MAX)
-            continue;
-        struct dns_question question = {.capture = listener->capture,
-                                        .udp_fd = handle->fd,
-                                        .peer = peer,
-                                        .peer_length = length,
-                                        .bytes = bytes,
-                                        .length = (size_t)got};
-        take_message(&question);
-    }
-    poller_again(&listener->capture->worker->poller, handle);
+    if (read_questions(listener)) /* others first */
+        poller_again(&listener->capture->worker->poller, handle);
 }
 
 /* ---- DNS over TCP (RFC 7766) ---- */

@@ -102,7 +102,7 @@ static void table_remove(struct table *t, struct key *key)
 struct kept {
     struct key key;
     struct list by_use;
-    uint64_t came_ms, expires_ms;
+    uint64_t came_ms, expires_ms, remembered_ms;
     size_t size, length; /* of all this; of the message */
     uint32_t ttl;
     int status;
@@ -206,7 +206,8 @@ static void kept_use(struct forwarder *f, struct kept *k, struct forwarder_answe
                                      .age = age,
                                      .ttl = k->ttl > age ? k->ttl - age : 0,
                                      .addresses = k->addresses,
-                                     .address_count = k->address_count};
+                                     .address_count = k->address_count,
+                                     .remembered_ms = &k->remembered_ms};
 }
 
 /* ---- what is on its way ---- */

@@ -31,6 +31,7 @@ struct forwarder_answer {
     uint32_t age, ttl; /* seconds: since it came; that its addresses still have */
     const struct addr *addresses;
     size_t address_count;
+    uint64_t *remembered_ms; /* of one that is kept: when its addresses were last remembered; the caller's. Else NULL */
 };
 
 /* Embedded by who asks; may be cancelled at any time. */

@@ -16,3 +16,16 @@
 int own_address_open(struct error *err);
 /* True for an own address, and also when the kernel's answer cannot be read: then better not. */
 bool own_address_is(int socket, const struct addr *address);
+
+/* What the kernel said of addresses within the last second: for answers of the name service, whose addresses are looked at
+ * again when they are dialled. */
+#define OWN_ADDRESS_KEPT 1024 /* a power of two */
+#define OWN_ADDRESS_KEPT_MS 1000
+struct own_address_cache {
+    struct {
+        struct addr address;
+        bool own;
+        uint64_t until_ms;
+    } kept[OWN_ADDRESS_KEPT];
+};
+bool own_address_is_lately(struct own_address_cache *cache, int socket, const struct addr *address, uint64_t now_ms);

@@ -9,6 +9,7 @@
 
 struct report_entry {
     char what[WHAT_MAX];
+    uint32_t hash; /* of it: most others are told apart by a number */
     enum acl_reason reason;
     uint64_t count;
 };
@@ -30,21 +31,27 @@ void report_destroy(struct report *report)
     free(report);
 }
 
-static void copy_printable(const char *text, char ret[WHAT_MAX])
+/* Returns its hash. */
+static uint32_t copy_printable(const char *text, char ret[WHAT_MAX])
 {
     size_t i = 0;
-    for (; text[i] && i < WHAT_MAX - 1; i++)
+    uint32_t hash = 0x811c9dc5u;
+    for (; text[i] && i < WHAT_MAX - 1; i++) {
         ret[i] = (text[i] > 0x1f && text[i] < 0x7f) ? text[i] : '?';
+        hash = (hash ^ (uint8_t)ret[i]) * 0x01000193u;
+    }
     ret[i] = 0;
+    return hash;
 }
 
 void report_denied(struct report *report, const char *what, enum acl_reason reason)
 {
     char shown[WHAT_MAX];
-    copy_printable(what, shown);
+    uint32_t hash = copy_printable(what, shown);
     report->total++;
     for (size_t i = 0; i < report->used; i++) {
-        if (report->entries[i].reason == reason && !strcmp(report->entries[i].what, shown)) {
+        if (report->entries[i].hash == hash && report->entries[i].reason == reason &&
+            !strcmp(report->entries[i].what, shown)) {
             report->entries[i].count++;
             return;
         }
@@ -54,7 +61,8 @@ void report_denied(struct report *report, const char *what, enum acl_reason reas
         return;
     }
     struct report_entry *entry = &report->entries[report->used++];
-    memcpy(entry->what, shown, sizeof(shown));
+    memcpy(entry->what, shown, strlen(shown) + 1);
+    entry->hash = hash;
     entry->reason = reason;
     entry->count = 1;
 }

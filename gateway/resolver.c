@@ -144,15 +144,32 @@ static void attempt_failed(struct resolver_exchange *x, int error)
         attempt_start(x);
 }
 
+/* Fetched from the kernel by the hundred, each used once. False: there is none. */
+static bool take_random(void *ret, size_t length)
+{
+    static uint8_t pool[4096];
+    static size_t left;
+    if (left < length) {
+        left = 0;
+        if (getrandom(pool, sizeof(pool), 0) != sizeof(pool))
+            return false;
+        left = sizeof(pool);
+    }
+    left -= length;
+    memcpy(ret, pool + left, length);
+    explicit_bzero(pool + left, length);
+    return true;
+}
+
 static void mix_case(uint8_t *question, size_t length)
 {
-    uint8_t coins[ACL_NAME_MAX + 2];
+    uint8_t coins[(ACL_NAME_MAX + 8) / 8];
     size_t i = 0;
-    if (getrandom(coins, sizeof(coins), 0) != (ssize_t)sizeof(coins))
+    if (!take_random(coins, sizeof(coins)))
         return;
     for (size_t at = 0; at < length && question[at] != 0; at += (size_t)question[at] + 1)
         for (size_t l = 1; l <= question[at] && at + l < length; l++, i++)
-            if (isalpha(question[at + l]) && i < sizeof(coins) && (coins[i] & 1))
+            if (isalpha(question[at + l]) && i < 8 * sizeof(coins) && (coins[i / 8] >> i % 8 & 1))
                 question[at + l] ^= 0x20;
 }
 
@@ -160,7 +177,7 @@ static int question_write(struct resolver_exchange *x)
 {
     uint8_t *message = x->question + 2;
     uint16_t id;
-    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+    if (!take_random(&id, sizeof(id)))
         return -EIO;
     ssize_t length = dns_query_write(id, x->name, x->type, x->edns, message, QUESTION_MAX);
     if (length < 0)

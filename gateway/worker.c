@@ -45,17 +45,32 @@ bool worker_only_records(const struct worker *worker, const struct acl_policy *p
     return worker->audit_only || acl_policy_mode(policy) == ACL_MODE_AUDIT;
 }
 
+/* What is known without asking the kernel: false when that is left to do. */
+static bool guard_by_range(const struct worker *worker, const struct acl_policy *policy, const struct addr *address,
+                           const char **ret_range)
+{
+    enum acl_guard_class class = acl_guard_classify(address);
+    bool opened = class != ACL_GUARD_NEVER && (config_destination_allowed(worker->snapshot, address) ||
+                                               acl_policy_names_network(policy, address));
+    *ret_range = class == ACL_GUARD_PUBLIC || opened ? NULL : acl_guard_range_name(address);
+    return *ret_range || opened;
+}
+
 const char *worker_guard(const struct worker *worker, const struct acl_policy *policy,
                          const struct addr *address)
 {
-    enum acl_guard_class class = acl_guard_classify(address);
-    if (class == ACL_GUARD_NEVER)
-        return acl_guard_range_name(address);
-    if (config_destination_allowed(worker->snapshot, address) || acl_policy_names_network(policy, address))
-        return NULL;
-    if (class == ACL_GUARD_PRIVATE)
-        return acl_guard_range_name(address);
+    const char *range;
+    if (guard_by_range(worker, policy, address, &range))
+        return range;
     return own_address_is(worker->routes, address) ? "an address of the gateway's own machine" : NULL;
+}
+
+bool worker_may_answer(struct worker *worker, const struct acl_policy *policy, const struct addr *address)
+{
+    const char *range;
+    if (guard_by_range(worker, policy, address, &range))
+        return range == NULL;
+    return !own_address_is_lately(&worker->own_addresses, worker->routes, address, uv_now(&worker->loop));
 }
 
 bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy, const struct addr *address)

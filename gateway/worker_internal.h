@@ -16,6 +16,7 @@
 #include "gateway/forwarder.h"
 #include "gateway/loop_lag.h"
 #include "gateway/namebook.h"
+#include "gateway/own_address.h"
 #include "gateway/pipes.h"
 #include "gateway/poller.h"
 #include "gateway/report.h"
@@ -35,6 +36,7 @@ struct worker {
     uv_poll_t channel_watch;
     int channel;
     int routes; /* asks whether an address is the machine's own */
+    struct own_address_cache own_addresses;
     struct poller poller;
     struct config_snapshot *snapshot;
     const struct config_limits *limits;
@@ -120,6 +122,8 @@ bool worker_only_records(const struct worker *worker, const struct acl_policy *p
 /* May an upstream socket go to this address? The guard (DESIGN section 6) with what config and policy open, and the
  * addresses of our own machine. NULL: it may; else what it is, a static string. */
 const char *worker_guard(const struct worker *worker, const struct acl_policy *policy, const struct addr *address);
+/* The same of an address that is only told to a container: what the kernel said of it may be a second old. */
+bool worker_may_answer(struct worker *worker, const struct acl_policy *policy, const struct addr *address);
 bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy, const struct addr *address);
 /* An event with what all events of a capture share. */
 struct audit_event worker_event(const struct worker *worker, const struct capture *capture,
