@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 #define PIPES_MAX 64             /* most at a time; a direction that gets none reads and writes as usual */
-#define PIPE_BYTES (256u * 1024) /* asked for; the kernel may give less, which only costs calls */
+#define PIPE_BYTES (1024u * 1024) /* asked for; the kernel may give less, which only costs calls */
 
 struct pipe_pair {
     int ends[2];
