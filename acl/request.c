@@ -43,7 +43,7 @@ static int escaped_byte(const char *at, const char *end)
 }
 
 /* What an escaped byte makes of the path: NULL when it may stay. */
-static const char *judge_escape(int byte, const char *behind, const char *end)
+static const char *judge_escape(int byte)
 {
     if (byte < 0)
         return "a \"%\" in the path encodes nothing";
@@ -51,8 +51,16 @@ static const char *judge_escape(int byte, const char *behind, const char *end)
         return "an encoded slash in the path";
     if (byte < 0x20 || byte == 0x7f)
         return "an encoded control character in the path";
-    if (byte == '%' && end - behind >= 2 && hex_value(behind[0]) >= 0 && hex_value(behind[1]) >= 0)
-        return "the path is encoded twice";
+    return NULL;
+}
+
+/* Asked of the normal form: the digits behind an encoded "%" may have been encoded themselves, as in %25%32%66. */
+static const char *judge_twice(const char *path, size_t length)
+{
+    for (const char *at = path; (at = memchr(at, '%', length - (size_t)(at - path))); at++)
+        if (escaped_byte(at, path + length) == '%' && length - (size_t)(at - path) >= 5 &&
+            hex_value(at[3]) >= 0 && hex_value(at[4]) >= 0)
+            return "the path is encoded twice";
     return NULL;
 }
 
@@ -122,7 +130,7 @@ const char *acl_path_normalise(const char *target, size_t length, char ret[ACL_P
             return "the path is longer than 2048 bytes";
         if (*at == '%') {
             int byte = escaped_byte(at, end);
-            why = judge_escape(byte, at + 3, end);
+            why = judge_escape(byte);
             used += why ? 0 : put_escape(path + used, byte);
             at += why ? 0 : 2;
         } else {
@@ -130,6 +138,8 @@ const char *acl_path_normalise(const char *target, size_t length, char ret[ACL_P
             path[used++] = *at;
         }
     }
+    if (!why)
+        why = judge_twice(path, used);
     if (!why)
         why = judge_segments(path, used);
     if (why)

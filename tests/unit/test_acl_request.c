@@ -56,6 +56,10 @@ static void paths_have_one_form(void **state)
         {"/a;x/b", NULL},
         {"/..;/b", NULL},
         {"/%252e%252e/b", NULL},
+        {"/%25%32%66b", NULL}, /* encoded twice, the digits by themselves */
+        {"/%252%66b", NULL},
+        {"/%25%32fb", NULL},
+        {"/%25%7a/%25", "/%25z/%25"},
         {"/a%00", NULL},
         {"/a%0d%0a", NULL},
         {"/a%7f", NULL},

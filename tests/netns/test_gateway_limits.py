@@ -1,0 +1,68 @@
+"""One container at its limits: what it takes is its own, and the others are served."""
+from pathlib import Path
+
+import pytest
+
+from gateway_fixtures import gateway, make_gateway  # noqa: F401
+from lab import wait_until
+
+
+# Opens connections without end.
+FLOOD = """import socket
+print("begun", flush=True)
+while True:
+    c = socket.socket()
+    c.setblocking(False)
+    c.connect_ex(("198.18.1.1", 443))
+    c.close()
+"""
+HOLD = """import socket, sys
+held = [socket.create_connection(("198.18.7.1", 7002)) for _ in range(int(sys.argv[1]))]
+for c in held: c.recv(9)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def crowd(make_gateway):
+    """A gateway, a container A that is to misbehave, and B."""
+    gateway = make_gateway("policies: {story: {allow: [allowed.example, \"198.18.7.0/24\"], limits: {flows_per_second: 100}}}\n")
+    return gateway, gateway.container("--policy", "story"), gateway.container("--policy", "story")
+
+
+def test_a_container_that_opens_connections_without_end_is_held_and_the_others_are_served(crowd):
+    gateway, a, b = crowd
+    flood = a.start("python3", "-c", FLOOD)
+    try:
+        assert flood.stdout.readline() == "begun\n"
+        gateway.await_event(lambda audit: "limit_rate" in audit.reasons(), "a refusal")
+        for _ in range(10):
+            assert b.curl("https://allowed.example/").returncode == 0
+        refused = [event for event in gateway.audit(complete=False).denied() if event["event.reason"] == "limit_rate"]
+        assert {event["container.id"] for event in refused} == {a.id}
+    finally:
+        flood.kill()
+    # And served again itself, when it has stopped.
+    wait_until(lambda: a.curl("https://allowed.example/").returncode == 0, "the flooding container to be served", 20)
+
+
+def conntrack(namespace):
+    return int(namespace.output("cat", "/proc/sys/net/netfilter/nf_conntrack_count"))
+
+
+def test_connection_tracking_of_a_container_is_its_own(crowd):
+    """Entries are counted by namespace: a container can fill its own table, not the host's, and not another's."""
+    gateway, a, b = crowd
+    if not Path("/proc/sys/net/netfilter/nf_conntrack_count").exists():
+        pytest.skip("this kernel does not say how many connections it tracks")
+    host, other, own = conntrack(gateway.lab.host), conntrack(b), conntrack(a)
+    holder = a.start("python3", "-c", HOLD, "80")
+    try:
+        assert holder.stdout.readline() == "held\n"
+        assert conntrack(a) >= own + 80
+        assert conntrack(b) <= other + 5
+        # On the gateway's own side nothing is tracked for it, unless somebody else's rules there want that.
+        assert conntrack(gateway.lab.host) <= host + 5
+    finally:
+        holder.kill()
