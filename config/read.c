@@ -215,6 +215,7 @@ static void read_audit(struct load *load, const struct node *node, void *object)
 DURATION(hello_timeout, 100, 300 * SECONDS)
 DURATION(connect_timeout, 100, 600 * SECONDS)
 DURATION(idle_timeout, 1 * SECONDS, 720 * HOURS)
+DURATION(udp_idle_timeout, 1 * SECONDS, 24 * HOURS)
 DURATION(half_close_timeout, 1 * SECONDS, 24 * HOURS)
 NUMBER(flows_per_container, 1, 1000000)
 NUMBER(flows_total, 1, 1000000)
@@ -227,6 +228,7 @@ static void read_limits(struct load *load, const struct node *node, void *object
         {"hello_timeout", read_hello_timeout},
         {"connect_timeout", read_connect_timeout},
         {"idle_timeout", read_idle_timeout},
+        {"udp_idle_timeout", read_udp_idle_timeout},
         {"half_close_timeout", read_half_close_timeout},
         {"flows_per_container", read_flows_per_container},
         {"flows_total", read_flows_total},

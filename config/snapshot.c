@@ -15,6 +15,7 @@ struct config_snapshot *snapshot_create(void)
         .hello_timeout_ms = 10000,
         .connect_timeout_ms = 15000,
         .idle_timeout_ms = 3600000,
+        .udp_idle_timeout_ms = 180000,
         .half_close_timeout_ms = 300000,
         .flows_per_container = 2048,
         .flows_total = 8192,

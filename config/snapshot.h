@@ -41,6 +41,7 @@ struct config_limits {
     unsigned hello_timeout_ms;       /* accept to verdict; default 10 000 */
     unsigned connect_timeout_ms;     /* verdict to upstream established, all attempts; default 15 000 */
     unsigned idle_timeout_ms;        /* no byte either way; default 3 600 000 */
+    unsigned udp_idle_timeout_ms;    /* the same for UDP and ping; default 180 000 */
     unsigned half_close_timeout_ms;  /* one side has finished, nothing flows; default 300 000 */
     unsigned flows_per_container;    /* default 2 048 */
     unsigned flows_total;            /* default 8 192; capped below RLIMIT_NOFILE by the worker */

@@ -128,6 +128,10 @@ static void packet_denied(const struct nflog_event *packet, void *arg)
 {
     struct capture *capture = arg;
     struct worker *w = capture->worker;
+    if (nflog_is_echo(packet)) {
+        association_echo(capture, packet);
+        return;
+    }
     uint32_t missed = capture->packets_seen ? packet->sequence - capture->packets_next : 0;
     if (capture->packets_seen) /* the first ones were the self-test's; modulo 2^32, as the kernel counts */
         capture->packets_left_out += missed;
@@ -169,6 +173,25 @@ static int listener_add(struct capture *capture, struct capture_listener *listen
     return r;
 }
 
+static int add_packet_sockets(struct capture *capture, struct capture_sockets *sockets)
+{
+    int r = 0;
+    for (int family = 0; family < 2; family++) {
+        if (capture->udp[family].poll.fd < 0)
+            r |= listener_add(capture, &capture->udp[family], &sockets->udp[family], association_udp_ready);
+        if (capture->raw[family] < 0)
+            capture->raw[family] = fd_steal(&sockets->raw[family]);
+    }
+    return r;
+}
+
+int capture_extend(struct capture *capture, struct capture_sockets *sockets)
+{
+    int r = add_packet_sockets(capture, sockets);
+    capture_sockets_close(sockets);
+    return r < 0 ? -EIO : 0;
+}
+
 int capture_add(struct worker *worker, const struct channel_message *who, struct capture_sockets *sockets)
 {
     struct capture *capture = calloc(1, sizeof(*capture));
@@ -194,6 +217,8 @@ int capture_add(struct worker *worker, const struct channel_message *who, struct
             listener_add(capture, &capture->dns_tcp[family], &sockets->dns_tcp[family], dns_tcp_accept_ready);
     }
     r |= listener_add(capture, &capture->nflog, &sockets->nflog, nflog_ready);
+    capture->udp[0].poll.fd = capture->udp[1].poll.fd = capture->raw[0] = capture->raw[1] = -1;
+    r |= add_packet_sockets(capture, sockets);
     capture_sockets_close(sockets);
     if (r < 0)
         capture_remove(capture);
@@ -225,6 +250,7 @@ void capture_close(struct capture *capture)
         listener_remove(&capture->tcp[family]);
         listener_remove(&capture->dns_udp[family]);
         listener_remove(&capture->dns_tcp[family]);
+        listener_remove(&capture->udp[family]);
     }
     listener_remove(&capture->nflog);
 }
@@ -235,6 +261,8 @@ void capture_remove(struct capture *capture)
     if (capture->packets_left_out)
         audit_packet(capture, NULL);
     capture_close(capture);
+    fd_close(&capture->raw[0]);
+    fd_close(&capture->raw[1]);
     capture->worker->capture_count--;
     list_remove(&capture->link);
     free(capture);

@@ -149,6 +149,7 @@ void rejudge_by(struct worker *w, struct config_snapshot *snapshot, uint32_t ser
     w->snapshot = snapshot;
     w->judgement++;
     judge_captures(w);
+    associations_judge(w); /* at one go: a microsecond each */
     judge_ended(w);
     worker_apply_config(w);
     if (!old) { /* then at one go */

@@ -45,30 +45,35 @@ bool worker_only_records(const struct worker *worker, const struct acl_policy *p
     return worker->audit_only || acl_policy_mode(policy) == ACL_MODE_AUDIT;
 }
 
-/* What is known without asking the kernel: false when that is left to do. */
-static bool guard_by_range(const struct worker *worker, const struct acl_policy *policy, const struct addr *address,
+/* What is known without asking the kernel: false when that is left to do. `named`: a rule names its network. */
+static bool guard_by_range(const struct worker *worker, bool named, const struct addr *address,
                            const char **ret_range)
 {
     enum acl_guard_class class = acl_guard_classify(address);
-    bool opened = class != ACL_GUARD_NEVER && (config_destination_allowed(worker->snapshot, address) ||
-                                               acl_policy_names_network(policy, address));
+    bool opened = class != ACL_GUARD_NEVER && (named || config_destination_allowed(worker->snapshot, address));
     *ret_range = class == ACL_GUARD_PUBLIC || opened ? NULL : acl_guard_range_name(address);
     return *ret_range || opened;
+}
+
+const char *worker_guard_for(const struct worker *worker, const struct acl_policy *policy, enum acl_protocol protocol,
+                             const struct addr *address)
+{
+    const char *range;
+    if (guard_by_range(worker, acl_policy_names_network_for(policy, protocol, address), address, &range))
+        return range;
+    return own_address_is(worker->routes, address) ? "an address of the gateway's own machine" : NULL;
 }
 
 const char *worker_guard(const struct worker *worker, const struct acl_policy *policy,
                          const struct addr *address)
 {
-    const char *range;
-    if (guard_by_range(worker, policy, address, &range))
-        return range;
-    return own_address_is(worker->routes, address) ? "an address of the gateway's own machine" : NULL;
+    return worker_guard_for(worker, policy, ACL_TCP, address);
 }
 
 bool worker_may_answer(struct worker *worker, const struct acl_policy *policy, const struct addr *address)
 {
     const char *range;
-    if (guard_by_range(worker, policy, address, &range))
+    if (guard_by_range(worker, acl_policy_names_network(policy, address), address, &range))
         return range == NULL;
     return !own_address_is_lately(&worker->own_addresses, worker->routes, address, uv_now(&worker->loop));
 }
@@ -130,9 +135,21 @@ static void on_finish_timeout(uv_timer_t *timer)
     uv_stop(&w->loop);
 }
 
+/* Datagrams that nobody waits for an answer to. */
+static void take_last_datagrams(struct worker *w)
+{
+    for (struct list *link = w->captures.next; link != &w->captures; link = link->next) {
+        struct capture *capture = list_entry(link, struct capture, link);
+        for (int family = 0; family < 2; family++)
+            if (capture->udp[family].poll.fd >= 0)
+                association_udp_ready(&capture->udp[family].poll, 0);
+    }
+}
+
 /* Whatever the command left in its sockets still goes out. */
 static void finish(struct worker *w, bool summary)
 {
+    take_last_datagrams(w);
     w->finishing = true;
     w->summary = summary;
     for (struct list *link = w->flows.next; link != &w->flows; link = link->next) {
@@ -147,6 +164,7 @@ static void finish(struct worker *w, bool summary)
 static void drain(struct worker *w, unsigned for_ms)
 {
     w->draining = true;
+    associations_end(w, NULL, "worker_ended"); /* the next worker opens them anew */
     for (struct list *link = w->captures.next; link != &w->captures; link = link->next)
         capture_close(list_entry(link, struct capture, link));
     uv_timer_start(&w->finish_timer, on_finish_timeout, for_ms, 0);
@@ -176,7 +194,8 @@ void worker_answer(struct worker *w, uint32_t serial, int code)
 static void take_capture(struct worker *w, const struct channel_message *message,
                          struct capture_sockets *sockets)
 {
-    int r = capture_add(w, message, sockets);
+    struct capture *known = message->serial ? capture_find(w, message->container_id) : NULL;
+    int r = known ? capture_extend(known, sockets) : capture_add(w, message, sockets);
     if (r < 0)
         log_error("worker: cannot serve the container \"%s\": %s", message->container_id, strerror(-r));
     w->flow_limit = flow_limit(w);
@@ -192,8 +211,10 @@ static void withdraw(struct worker *w, const struct channel_message *message)
         if (flow->capture == capture)
             flow_end(flow, AUDIT_CLOSE_GATEWAY, "withdrawn", true);
     }
-    if (capture)
+    if (capture) {
+        associations_end(w, capture, "withdrawn");
         capture_remove(capture);
+    }
     worker_answer(w, message->serial, capture ? 0 : ENOENT);
 }
 
@@ -308,6 +329,7 @@ void worker_apply_config(struct worker *w)
     deadline_queue_set_duration(&w->connect_timeouts, w->limits->connect_timeout_ms);
     deadline_queue_set_duration(&w->idle_timeouts, w->limits->idle_timeout_ms);
     deadline_queue_set_duration(&w->half_close_timeouts, w->limits->half_close_timeout_ms);
+    associations_apply_config(w);
     resolver_set_servers(&w->resolver, servers, count);
     authorities_reset(w->authorities);
     verifier_reset(w->verifier);
@@ -380,6 +402,7 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     if (w->routes < 0)
         return w->routes;
     start_deadlines(w);
+    associations_init(w);
     w->authorities = authorities_create(&w->snapshot);
     if (!w->authorities)
         return error_set(err, ENOMEM, "out of memory");
@@ -388,7 +411,7 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     w->verifier = verifier_create(&w->loop, &w->poller, w->authorities, &w->snapshot);
     w->names = namebook_create(NAMEBOOK_PAIRS);
     w->report = report_create();
-    if (!w->forwarder || !w->verifier || !w->names || !w->report)
+    if (!w->associations.buckets || !w->forwarder || !w->verifier || !w->names || !w->report)
         return error_set(err, ENOMEM, "out of memory");
     if (options->confine && (r = confine(err)) < 0)
         return error_prefix(err, "cannot confine the worker");
@@ -437,6 +460,7 @@ static void release(struct worker *w)
         flow_end(list_entry(w->flows.next, struct flow, link), AUDIT_CLOSE_GATEWAY, "worker_ended", true);
     sweep(&w->sweep);
     rejudge_finish(w);
+    associations_end(w, NULL, "worker_ended");
     while (!list_empty(&w->captures))
         capture_remove(list_entry(w->captures.next, struct capture, link));
     uint64_t lost = audit_destroy(w->audit, AUDIT_FLUSH_MS);
@@ -447,6 +471,7 @@ static void release(struct worker *w)
     resolver_finish(&w->resolver);
     authorities_destroy(w->authorities);
     finish_deadlines(w);
+    associations_finish(w);
     poller_finish(&w->poller);
     loop_lag_stop(&w->lag);
     uv_close((uv_handle_t *)&w->sweep, NULL);

@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "base/slab.h"
 #include "config/snapshot.h"
+#include "gateway/association.h"
 #include "gateway/audit.h"
 #include "gateway/deadline.h"
 #include "gateway/dns_watch.h"
@@ -55,6 +56,7 @@ struct worker {
     struct pipe_pool pipes;
     struct slab flow_slab, dial_slab;
     struct list captures, flows, ended_flows;
+    struct association_table associations;
     struct list dns_questions, dns_connections; /* of all captures */
     unsigned flow_count, flow_limit;
     uint64_t flow_serial;
@@ -93,9 +95,10 @@ struct capture {
     char pod[CHANNEL_IMAGE_MAX], pod_namespace[CHANNEL_ID_MAX];
     char policy_asked[CHANNEL_ID_MAX]; /* "": by the assign rules */
     const struct acl_policy *policy;
-    struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog;
-    unsigned flows, dns_connections, dns_waiting;
-    struct rate flow_rate, dns_rate, limit_events, packet_rate;
+    struct capture_listener tcp[2], dns_udp[2], dns_tcp[2], nflog, udp[2];
+    int raw[2]; /* whole IP packets into the namespace; -1: none */
+    unsigned flows, denied_associations, dns_connections, dns_waiting;
+    struct rate flow_rate, dns_rate, limit_events, packet_rate, association_events, echo_rate;
     unsigned flows_over_rate; /* refused one after the other */
     bool packets_seen;
     uint32_t packets_next;     /* sequence of the next logged packet */
@@ -105,6 +108,8 @@ struct capture {
 
 /* Takes ownership of the sockets, also on failure. 0 or a negative errno. */
 int capture_add(struct worker *worker, const struct channel_message *who, struct capture_sockets *sockets);
+/* More sockets of a capture that is there; likewise. */
+int capture_extend(struct capture *capture, struct capture_sockets *sockets);
 void capture_remove(struct capture *capture);
 /* NULL when there is none. */
 struct capture *capture_find(const struct worker *worker, const char *id);
@@ -124,6 +129,9 @@ bool worker_only_records(const struct worker *worker, const struct acl_policy *p
 const char *worker_guard(const struct worker *worker, const struct acl_policy *policy, const struct addr *address);
 /* The same of an address that is only told to a container: what the kernel said of it may be a second old. */
 bool worker_may_answer(struct worker *worker, const struct acl_policy *policy, const struct addr *address);
+/* The same for UDP or ICMP, which the rules of that protocol open networks for. */
+const char *worker_guard_for(const struct worker *worker, const struct acl_policy *policy, enum acl_protocol protocol,
+                             const struct addr *address);
 bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy, const struct addr *address);
 /* An event with what all events of a capture share. */
 struct audit_event worker_event(const struct worker *worker, const struct capture *capture,

@@ -13,7 +13,7 @@
 
 static_assert(sizeof(struct capture_sockets) == CAPTURE_SOCKETS * sizeof(int),
               "capture_sockets is an array of sockets");
-static_assert(CAPTURE_SOCKETS <= 8 && CAPTURE_SOCKETS <= FDS_MAX,
+static_assert(CAPTURE_SOCKETS <= 16 && CAPTURE_SOCKETS <= FDS_MAX,
               "a bit of `present` and a place for each socket");
 
 static int put_text(char *field, size_t size, const char *text)
@@ -40,7 +40,7 @@ int channel_send_container(int channel, uint32_t serial, const struct channel_co
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++) {
         if (all[i] < 0)
             continue;
-        message.present |= (uint8_t)(1u << i);
+        message.present |= (uint16_t)(1u << i);
         fds[count++] = all[i];
     }
     int r = put_text(message.container_id, CHANNEL_ID_MAX, who->id);

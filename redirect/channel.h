@@ -1,7 +1,7 @@
 /*
  * Monitor and worker talk over one unix SOCK_SEQPACKET pair: fixed-size messages, descriptors beside them.
  *
- *   monitor → worker   CAPTURE (a namespace's sockets, who it is, its policy)   WITHDRAW (its flows end, its sockets close)
+ *   monitor → worker   CAPTURE (a namespace's sockets, who it is, its policy; more sockets of one that is there)   WITHDRAW (its flows end, its sockets close)
  *                      CONFIG (a configuration as a bundle in a memory file)    AUDIT (new audit file)
  *                      CHANGES (all run-time changes, likewise)
  *                      PING (answer when everything before it is done)
@@ -36,7 +36,7 @@ struct channel_message {
     uint32_t serial;              /* chosen by the monitor, repeated in the answer */
     int32_t code;                 /* FAILED: a positive errno */
     uint32_t drain_ms;            /* FINISH: serve the flows that are up for so long, if they last; no new ones */
-    uint8_t present;              /* CAPTURE: bit i: socket i of struct capture_sockets is there, in order */
+    uint16_t present;             /* CAPTURE: bit i: socket i of struct capture_sockets is there, in order */
     char container_id[CHANNEL_ID_MAX];
     char container_name[CHANNEL_ID_MAX];
     char container_image[CHANNEL_IMAGE_MAX];

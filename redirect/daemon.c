@@ -215,12 +215,21 @@ static void worker_died(struct daemon *d, int status)
 
 /* ---- a new configuration ---- */
 
+static bool same_ranges(const struct acl_port_range *a, size_t a_count, const struct acl_port_range *b, size_t b_count)
+{
+    return a_count == b_count && (a_count == 0 || !memcmp(a, b, a_count * sizeof(*a)));
+}
+
 static bool same_ports(const struct acl_policy *a, const struct acl_policy *b)
 {
     size_t a_count, b_count;
     const struct acl_port_range *a_ports = acl_policy_ports(a, &a_count), *b_ports = acl_policy_ports(b, &b_count);
-    return acl_policy_mode(a) == acl_policy_mode(b) && a_count == b_count &&
-           !memcmp(a_ports, b_ports, a_count * sizeof(*a_ports));
+    if (acl_policy_mode(a) != acl_policy_mode(b) || acl_policy_allows_icmp(a) != acl_policy_allows_icmp(b) ||
+        !same_ranges(a_ports, a_count, b_ports, b_count))
+        return false;
+    a_ports = acl_policy_udp_ports(a, &a_count);
+    b_ports = acl_policy_udp_ports(b, &b_count);
+    return same_ranges(a_ports, a_count, b_ports, b_count);
 }
 
 static void update_ports(struct daemon *d, const struct config_snapshot *old)

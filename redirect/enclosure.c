@@ -431,6 +431,7 @@ __attribute__((noreturn)) static void run_builder(struct inside *inside)
 {
     struct error err;
     struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    int group;
     const struct enclosure_plan *plan = inside->plan;
     prctl(PR_SET_NAME, "sallyport-build");
     look_around(inside);
@@ -444,7 +445,7 @@ __attribute__((noreturn)) static void run_builder(struct inside *inside)
         error_errno(&err, errno, "cannot fork");
         give_up(inside, &err);
     }
-    if (sealed_build(plan->ports, plan->port_count, plan->link, &sockets, &err) < 0)
+    if (sealed_capture(&plan->sealed, &sockets, &group, &err) < 0)
         give_up(inside, &err);
     relax_sysctls(inside);
     if (fds_send(inside->passage, &init, sizeof(init), NULL, 0) < 0 ||

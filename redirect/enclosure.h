@@ -40,9 +40,7 @@
 
 struct enclosure_plan {
     char *const *argv; /* the command */
-    const struct acl_port_range *ports;
-    size_t port_count;
-    enum sealed_link link;
+    struct sealed_plan sealed;
     const char *const *keep; /* paths that are not masked */
     size_t keep_count;
     const char *read_only_file;  /* one file the command may read but not write (the audit log), or NULL; its

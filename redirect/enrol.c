@@ -18,10 +18,23 @@ static void send_result(int passage, struct enrol_result *result, const struct c
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++) {
         if (all[i] < 0)
             continue;
-        result->present |= (uint8_t)(1u << i);
+        result->present |= (uint16_t)(1u << i);
         fds[count++] = all[i];
     }
     fds_send(passage, result, sizeof(*result), fds, count);
+}
+
+/* For the sockets that are there, and those that the plan wants besides. */
+static int again(const struct enrol_plan *plan, struct capture_sockets *more, struct enrol_result *result, struct error *err)
+{
+    int r = sealed_open_more(&plan->sealed, plan->sockets, more, err);
+    struct capture_sockets all = *plan->sockets, borrowed = *more;
+    capture_sockets_join(&all, &borrowed);
+    if (r == 0 && plan->job == ENROL_RENEW)
+        return sealed_renew(&plan->sealed, plan->past, plan->same_plan, &all, &result->fingerprint, err);
+    if (r == 0)
+        r = sealed_update(&plan->sealed, &all, plan->past->group, err);
+    return r < 0 ? r : sealed_fingerprint(&result->fingerprint, err);
 }
 
 static int work(const struct enrol_plan *plan, struct capture_sockets *sockets, struct enrol_result *result,
@@ -41,10 +54,8 @@ static int work(const struct enrol_plan *plan, struct capture_sockets *sockets, 
         r = sealed_capture(&plan->sealed, sockets, &result->group, err);
         return r < 0 ? r : sealed_fingerprint(&result->fingerprint, err);
     case ENROL_RENEW:
-        return sealed_renew(&plan->sealed, plan->past, plan->same_plan, plan->sockets, &result->fingerprint, err);
     case ENROL_UPDATE:
-        r = sealed_update(&plan->sealed, plan->sockets, plan->past->group, err);
-        return r < 0 ? r : sealed_fingerprint(&result->fingerprint, err);
+        return again(plan, sockets, result, err);
     case ENROL_VERIFY:
         return sealed_verify(plan->sealed.attached, plan->past->fingerprint, err);
     case ENROL_REMOVE:

@@ -24,7 +24,7 @@ struct enrol_result {
     int32_t code;         /* 0 or a positive errno */
     int32_t group;        /* BUILD */
     uint64_t fingerprint; /* BUILD, RENEW, UPDATE */
-    uint8_t present;      /* BUILD: bit i: socket i is there */
+    uint16_t present;     /* bit i: socket i is there; with RENEW and UPDATE, those that were missing */
     char text[sizeof(((struct error *)0)->text)]; /* why not */
 };
 
@@ -32,5 +32,5 @@ struct enrol_result {
  * plans. */
 int enrol_start(const struct enrol_plan *plans, size_t count, pid_t *ret_pid, int *ret_passage, struct error *err);
 /* The next result, which it always fills in: a child that ended without a word has failed, and then false is returned, for this
- * plan and all that follow. Sockets are the caller's, none unless BUILD worked. */
+ * plan and all that follow. Sockets are the caller's, none unless it worked. */
 bool enrol_receive(int passage, struct enrol_result *ret, struct capture_sockets *ret_sockets);

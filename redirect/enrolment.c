@@ -182,14 +182,13 @@ static struct enrolment *create(struct daemon *d, const struct state_record *rec
 
 /* ---- children ---- */
 
-static void every_port_or(const struct acl_policy *policy, struct sealed_plan *plan)
+static uint64_t hash_ports(uint64_t hash, const struct acl_port_range *ports, size_t count)
 {
-    static const struct acl_port_range every_port = {1, 65535};
-    plan->ports = acl_policy_ports(policy, &plan->port_count);
-    if (acl_policy_mode(policy) == ACL_MODE_AUDIT) {
-        plan->ports = &every_port;
-        plan->port_count = 1;
+    for (size_t i = 0; i < count; i++) {
+        hash = hash_bytes(hash, &ports[i].low, sizeof(ports[i].low));
+        hash = hash_bytes(hash, &ports[i].high, sizeof(ports[i].high));
     }
+    return hash;
 }
 
 /* Whatever of a plan goes into the ruleset, and the version of who makes it: a ruleset with the same hash need not be made anew.
@@ -198,10 +197,9 @@ static uint64_t plan_hash(const struct sealed_plan *plan)
 {
     uint64_t hash = hash_bytes(HASH_START, SALLYPORT_VERSION, sizeof(SALLYPORT_VERSION));
     hash = hash_bytes(hash, &plan->attached, sizeof(plan->attached));
-    for (size_t i = 0; i < plan->port_count; i++) {
-        hash = hash_bytes(hash, &plan->ports[i].low, sizeof(plan->ports[i].low));
-        hash = hash_bytes(hash, &plan->ports[i].high, sizeof(plan->ports[i].high));
-    }
+    hash = hash_ports(hash, plan->ports, plan->port_count);
+    hash = hash_bytes(hash, &plan->echo, sizeof(plan->echo));
+    hash = hash_ports(hash, plan->udp_ports, plan->udp_port_count);
     return hash ? hash : 1;
 }
 
@@ -222,7 +220,7 @@ int enrolment_plan(struct enrolment *e, struct enrol_plan *ret, int *ret_opened,
     if (e->netns < 0 && *ret_opened < 0)
         return *ret_opened;
     plan.netns = e->netns < 0 ? *ret_opened : e->netns;
-    every_port_or(enrolment_policy(e), &plan.sealed);
+    sealed_plan_policy(enrolment_policy(e), acl_policy_mode(enrolment_policy(e)) == ACL_MODE_AUDIT, &plan.sealed);
     e->plan = plan_hash(&plan.sealed);
     plan.same_plan = e->plan == e->record.past.plan;
     *ret = plan;
@@ -355,6 +353,7 @@ static void updated(struct enrolment *e, const struct enrol_result *result)
     } else if (past->fingerprint != result->fingerprint || past->plan != e->plan) {
         e->record.past.fingerprint = result->fingerprint;
         e->record.past.plan = e->plan;
+        sealed_note_sockets(&e->sockets, &e->record.past);
         if (write_state(e))
             log_error("%s: %s", e->record.id, e->failure);
         *e->failure = 0;
@@ -371,11 +370,23 @@ static void updated(struct enrolment *e, const struct enrol_result *result)
     daemon_update_finished(e->daemon);
 }
 
+/* Rules for UDP or ICMP came where there were none: the worker gets what they need. */
+static void take_more_sockets(struct enrolment *e, struct capture_sockets *more)
+{
+    bool some = more->udp[0] >= 0 || more->raw[0] >= 0;
+    capture_sockets_join(&e->sockets, more);
+    capture_sockets_close(more);
+    if (some && e->told)
+        enrolment_tell(e);
+}
+
 void enrolment_job_done(struct enrolment *e, const struct enrol_result *result, struct capture_sockets *sockets)
 {
     e->has_job = false;
     if (e->job == ENROL_BUILD && e->state == ENROLMENT_BUILDING)
         e->sockets = *sockets;
+    else if (e->state == ENROLMENT_SERVED)
+        take_more_sockets(e, sockets);
     else
         capture_sockets_close(sockets);
     if (e->state == ENROLMENT_LEAVING) {

@@ -436,18 +436,13 @@ static int start(struct monitor *monitor, struct error *err)
 {
     const struct monitor_exec *options = monitor->options;
     struct enclosure_plan plan = {.argv = options->argv,
-                                  .link = options->link,
                                   .keep = options->keep,
                                   .keep_count = options->keep_count,
                                   .read_only_file = options->audit_path,
                                   .signal_mask = &monitor->mask_before};
     int failed;
-    static const struct acl_port_range every_port = {1, 65535};
-    plan.ports = acl_policy_ports(options->policy, &plan.port_count);
-    if (options->every_port) {
-        plan.ports = &every_port;
-        plan.port_count = 1;
-    }
+    sealed_plan_policy(options->policy, options->every_port, &plan.sealed);
+    plan.sealed.link = options->link;
     if ((failed = take_signals(monitor, err)) || (failed = open_audit(monitor, err)))
         return failed;
     find_terminal(monitor);

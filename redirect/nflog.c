@@ -27,11 +27,11 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define GROUP_FIRST 9440 /* any number would do; not one that a ulogd setup is likely to have */
 #define GROUP_TRIES 16
 #define COPY_RANGE 128
+#define COPY_WHOLE 65531 /* what an attribute can hold */
 #define EXTENSIONS_MAX 8
-#define RECEIVE_MAX 65536
+#define RECEIVE_MAX (2 * 65536) /* a whole packet, and the other attributes */
 
 /* ---- set-up ---- */
 
@@ -56,11 +56,11 @@ static int bind_group(int fd, uint16_t group, struct error *err)
 }
 
 /* Whole packets are not wanted; each at once (the default waits for a hundred, or a second); numbered. */
-static int configure_group(int fd, uint16_t group, struct error *err)
+static int configure_group(int fd, uint16_t group, uint32_t copy_range, struct error *err)
 {
     alignas(struct nlmsghdr) char buffer[NETLINK_REQUEST_MAX];
     struct nlmsghdr *request = config_request(buffer, group);
-    const struct nfulnl_msg_config_mode mode = {.copy_range = htonl(COPY_RANGE),
+    const struct nfulnl_msg_config_mode mode = {.copy_range = htonl(copy_range),
                                                 .copy_mode = NFULNL_COPY_PACKET};
     mnl_attr_put(request, NFULA_CFG_MODE, sizeof(mode), &mode);
     mnl_attr_put_u32(request, NFULA_CFG_QTHRESH, htonl(1));
@@ -74,7 +74,7 @@ static int bind_free_group(int fd, uint16_t *ret_group, struct error *err)
 {
     int r = -EPERM;
     for (uint16_t i = 0; i < GROUP_TRIES && r == -EPERM; i++) {
-        *ret_group = (uint16_t)(GROUP_FIRST + i);
+        *ret_group = (uint16_t)(NFLOG_GROUP_FIRST + i);
         r = bind_group(fd, *ret_group, err);
     }
     /* nfnetlink answers EINVAL for a subsystem it does not have. */
@@ -89,7 +89,11 @@ int nflog_open(uint16_t *ret_group, struct error *err)
     uint16_t group = 0;
     int r = bind_free_group(fd, &group, err);
     if (r == 0)
-        r = configure_group(fd, group, err);
+        r = configure_group(fd, group, COPY_RANGE, err);
+    if (r == 0)
+        r = bind_group(fd, (uint16_t)(group + NFLOG_ECHO_OFFSET), err);
+    if (r == 0)
+        r = configure_group(fd, (uint16_t)(group + NFLOG_ECHO_OFFSET), COPY_WHOLE, err);
     if (r < 0)
         return r;
     *ret_group = group;
@@ -224,7 +228,8 @@ static bool parse_packet(struct cursor packet, struct nflog_event *event)
 static bool parse_message(struct cursor message, struct nflog_event *event)
 {
     struct cursor payload = {0};
-    cursor_take(&message, sizeof(struct nfgenmsg));
+    cursor_take(&message, sizeof(struct nfgenmsg) - sizeof(uint16_t));
+    event->group = cursor_u16(&message);
     while (cursor_ok(&message) && message.left > 0) {
         uint16_t length = host_u16(&message);
         uint16_t type = host_u16(&message) & NLA_TYPE_MASK;
@@ -237,6 +242,8 @@ static bool parse_message(struct cursor message, struct nflog_event *event)
         else if (type == NFULA_SEQ)
             event->sequence = cursor_u32(&value);
     }
+    event->packet = payload.at;
+    event->packet_length = payload.left;
     return cursor_ok(&message) && parse_packet(payload, event);
 }
 

@@ -9,20 +9,35 @@
 #include "base/addr.h"
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+/* The groups of one socket: one for refused packets, of which a part is copied, and this much above it one for captured echo
+ * requests, which are copied whole. */
+#define NFLOG_ECHO_OFFSET 100
+
+#define NFLOG_GROUP_FIRST 9440 /* any number would do; not one that a ulogd setup is likely to have */
+
 struct nflog_event {
+    uint16_t group;
     uint8_t protocol; /* IPPROTO_…; for IPv6 the one behind the extension headers */
     struct addr source,
         destination;   /* ports where the protocol has them (TCP, UDP, DCCP, SCTP, UDP-Lite), else 0 */
-    uint32_t sequence; /* counts logged packets; a gap is what was lost when nobody read in time */
+    const uint8_t *packet; /* from its IP header on, as far as it was copied; valid during the call */
+    size_t packet_length;
+    uint32_t sequence; /* counts logged packets of the group; a gap is what was lost when nobody read in time */
 };
+
+static inline bool nflog_is_echo(const struct nflog_event *event)
+{
+    return event->group >= NFLOG_GROUP_FIRST + NFLOG_ECHO_OFFSET && event->group < NFLOG_GROUP_FIRST + 2 * NFLOG_ECHO_OFFSET;
+}
 
 typedef void (*nflog_each_fn)(const struct nflog_event *event, void *arg);
 
-/* A non-blocking socket that receives what `log group *ret_group` logs in the caller's network namespace; the
- * group is chosen among free ones. -ENOPROTOOPT when the kernel has no NFLOG, another negative errno on
+/* A non-blocking socket that receives what `log group *ret_group` (and that of echo requests) logs in the caller's network
+ * namespace; the group is chosen among free ones. -ENOPROTOOPT when the kernel has no NFLOG, another negative errno on
  * failure. */
 int nflog_open(uint16_t *ret_group, struct error *err);
 

@@ -299,14 +299,77 @@ void nft_reject(struct nft_batch *b, uint32_t type, uint8_t code)
     nftnl_expr_set_u8(e, NFTNL_EXPR_REJECT_CODE, code);
 }
 
-void nft_log(struct nft_batch *b, uint16_t group)
+static void log_to(struct nft_batch *b, uint16_t group, uint32_t snaplen)
 {
     nft_count(b);
     struct nftnl_expr *e = nft_expression(b, "log");
     if (!e)
         return;
     nftnl_expr_set_u16(e, NFTNL_EXPR_LOG_GROUP, group);
-    nftnl_expr_set_u32(e, NFTNL_EXPR_LOG_SNAPLEN, SNAPLEN);
+    if (snaplen)
+        nftnl_expr_set_u32(e, NFTNL_EXPR_LOG_SNAPLEN, snaplen);
+}
+
+void nft_log(struct nft_batch *b, uint16_t group)
+{
+    log_to(b, group, SNAPLEN);
+}
+
+void nft_log_whole(struct nft_batch *b, uint16_t group)
+{
+    log_to(b, group, 0);
+}
+
+void nft_set_mark(struct nft_batch *b, uint32_t mark)
+{
+    nft_count(b);
+    struct nftnl_expr *load = nft_expression(b, "immediate");
+    struct nftnl_expr *set = nft_expression(b, "meta");
+    if (!load || !set)
+        return;
+    nftnl_expr_set_u32(load, NFTNL_EXPR_IMM_DREG, NFT_REG_1);
+    nftnl_expr_set(load, NFTNL_EXPR_IMM_DATA, &mark, sizeof(mark));
+    nftnl_expr_set_u32(set, NFTNL_EXPR_META_KEY, NFT_META_MARK);
+    nftnl_expr_set_u32(set, NFTNL_EXPR_META_SREG, NFT_REG_1);
+}
+
+void nft_match_mark(struct nft_batch *b, uint32_t mark)
+{
+    nft_load_meta(b, NFT_META_MARK);
+    nft_compare(b, NFT_CMP_EQ, &mark, sizeof(mark));
+}
+
+void nft_match_reply(struct nft_batch *b)
+{
+    const uint8_t reply = 1; /* IP_CT_DIR_REPLY, in a header that is not for user space */
+    struct nftnl_expr *ct = nft_expression(b, "ct");
+    if (!ct)
+        return;
+    nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_KEY, NFT_CT_DIRECTION);
+    nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+    nft_compare(b, NFT_CMP_EQ, &reply, sizeof(reply));
+}
+
+void nft_tproxy(struct nft_batch *b, int family, uint16_t port)
+{
+    static const uint8_t loopback4[4] = {127, 0, 0, 1}, loopback6[16] = {[15] = 1};
+    uint16_t wire = htons(port);
+    struct nftnl_expr *address = nft_expression(b, "immediate");
+    struct nftnl_expr *number = nft_expression(b, "immediate");
+    struct nftnl_expr *proxy = nft_expression(b, "tproxy");
+    if (!address || !number || !proxy)
+        return;
+    nftnl_expr_set_u32(address, NFTNL_EXPR_IMM_DREG, NFT_REG_1);
+    if (family == AF_INET)
+        nftnl_expr_set(address, NFTNL_EXPR_IMM_DATA, loopback4, sizeof(loopback4));
+    else
+        nftnl_expr_set(address, NFTNL_EXPR_IMM_DATA, loopback6, sizeof(loopback6));
+    nftnl_expr_set_u32(number, NFTNL_EXPR_IMM_DREG, NFT_REG_2);
+    nftnl_expr_set(number, NFTNL_EXPR_IMM_DATA, &wire, sizeof(wire));
+    nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_FAMILY, family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6);
+    nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_REG_ADDR, NFT_REG_1);
+    nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_REG_PORT, NFT_REG_2);
+    nft_verdict(b, NF_ACCEPT);
 }
 
 void nft_redirect(struct nft_batch *b, uint16_t port)

@@ -85,4 +85,12 @@ void nft_count(struct nft_batch *b);
 void nft_verdict(struct nft_batch *b, uint32_t what);
 void nft_reject(struct nft_batch *b, uint32_t type, uint8_t code);
 void nft_log(struct nft_batch *b, uint16_t group);
+/* The whole packet. */
+void nft_log_whole(struct nft_batch *b, uint16_t group);
+void nft_set_mark(struct nft_batch *b, uint32_t mark);
+void nft_match_mark(struct nft_batch *b, uint32_t mark);
+/* The packet goes against the direction of its connection's first. */
+void nft_match_reply(struct nft_batch *b);
+/* To the socket of this family at this port of the loopback address, as it is; ends the chain. */
+void nft_tproxy(struct nft_batch *b, int family, uint16_t port);
 void nft_redirect(struct nft_batch *b, uint16_t port);

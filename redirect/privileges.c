@@ -2,6 +2,7 @@
  * Found by taking away one after the other and running the tests:
  *
  *   NET_ADMIN          rules, links, addresses, NFLOG, IP_TRANSPARENT
+ *   NET_RAW            the raw socket that answers to UDP and ping leave by, where a policy has such rules
  *   SYS_ADMIN          setns(2) into a network namespace
  *   SYS_PTRACE         /proc/PID/ns of processes of other users
  *   SETUID … SETPCAP   the worker changes its user and empties its bounding set
@@ -23,6 +24,7 @@ static const struct {
 } kept[] = {
     {CAP_NET_ADMIN, "CAP_NET_ADMIN, to write nftables rules"},
     {CAP_SYS_ADMIN, "CAP_SYS_ADMIN, to enter network namespaces"},
+    {CAP_NET_RAW, NULL},
     {CAP_SYS_PTRACE, NULL},
     {CAP_SETUID, NULL},
     {CAP_SETGID, NULL},

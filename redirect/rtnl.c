@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <libmnl/libmnl.h>
+#include <linux/fib_rules.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
@@ -168,6 +169,51 @@ int rtnl_add_default_loopback(int fd, const struct addr *source, struct error *e
     if (source->family == AF_INET6)
         route = (struct rtmsg){.rtm_type = RTN_LOCAL, .rtm_table = RT_TABLE_MAIN};
     return add_route(fd, route, LOOPBACK_LINK, NULL, source, "adding a default route through lo", err);
+}
+
+static int mark_rule(int fd, uint16_t type, uint16_t flags, int family, uint32_t mark, uint32_t table, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+    request->nlmsg_type = type;
+    request->nlmsg_flags = flags;
+    struct fib_rule_hdr *rule = mnl_nlmsg_put_extra_header(request, sizeof(*rule));
+    rule->family = (uint8_t)family;
+    rule->action = FR_ACT_TO_TBL;
+    mnl_attr_put_u32(request, FRA_FWMARK, mark);
+    mnl_attr_put_u32(request, FRA_FWMASK, UINT32_MAX);
+    mnl_attr_put_u32(request, FRA_TABLE, table);
+    return netlink_request(fd, request, "the routing rule for captured packets", err);
+}
+
+static int mark_route(int fd, uint16_t type, uint16_t flags, int family, uint32_t table, struct error *err)
+{
+    REQUEST(buffer);
+    struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
+    request->nlmsg_type = type;
+    request->nlmsg_flags = flags;
+    struct rtmsg *route = mnl_nlmsg_put_extra_header(request, sizeof(*route));
+    route->rtm_family = (uint8_t)family;
+    route->rtm_protocol = RTPROT_STATIC;
+    route->rtm_type = RTN_LOCAL;
+    route->rtm_scope = family == AF_INET ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
+    mnl_attr_put_u32(request, RTA_TABLE, table);
+    mnl_attr_put_u32(request, RTA_OIF, LOOPBACK_LINK);
+    return netlink_request(fd, request, "the route for captured packets", err);
+}
+
+int rtnl_route_mark(int fd, int family, uint32_t mark, uint32_t table, struct error *err)
+{
+    int r = mark_route(fd, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, family, table, err);
+    if (r == 0)
+        r = mark_rule(fd, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, family, mark, table, err);
+    return r == -EEXIST ? 0 : r;
+}
+
+void rtnl_unroute_mark(int fd, int family, uint32_t mark, uint32_t table)
+{
+    (void)mark_rule(fd, RTM_DELRULE, 0, family, mark, table, NULL);
+    (void)mark_route(fd, RTM_DELROUTE, 0, family, table, NULL);
 }
 
 /* What rtnl_check_closed() has to know about one link. */

@@ -32,6 +32,12 @@ int rtnl_add_default_route(int fd, uint32_t link, const struct addr *gateway, co
 /* Default route into the loopback link itself, for namespaces that have no other. */
 int rtnl_add_default_loopback(int fd, const struct addr *source, struct error *err);
 
+/* What has this mark is local, wherever it was going: a routing rule, and a default route into lo in a table of its own. No error
+ * when they are there. */
+int rtnl_route_mark(int fd, int family, uint32_t mark, uint32_t table, struct error *err);
+/* Take them back; no matter when they are gone. */
+void rtnl_unroute_mark(int fd, int family, uint32_t mark, uint32_t table);
+
 /* -ENOTUNIQ with a sentence when a link is there, up or down, that could lead out: anything but lo, a dummy, a tunnel
  * over this namespace's own routes, or a veth whose other end is in this namespace as well. */
 int rtnl_check_closed(int fd, struct error *err);

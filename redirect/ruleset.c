@@ -22,6 +22,21 @@
  *       meta nfproto ipv4 udp dport 53 redirect to :P4   (and tcp, and IPv6)
  *       <local> accept                                   a server of the command's own stays its own
  *       meta nfproto ipv4 tcp dport @ports redirect to :P4   (and IPv6) }
+ *
+ *   and when the policy has rules for UDP or for echo requests (packets.h; M is our mark, U4 and U6 transparent sockets)
+ *
+ *     set udp_ports { like ports }
+ *     chain packets { type route hook output priority -150
+ *       <local> accept
+ *       ct direction reply accept                        answers that we send in the origin's name
+ *       udp dport 53 accept
+ *       udp dport @udp_ports meta mark set M             routed again, to lo
+ *       icmp type echo-request meta mark set M           (and icmpv6) }
+ *     chain caught  { type filter hook prerouting priority -150
+ *       meta mark M meta l4proto udp tproxy ip to 127.0.0.1:U4 accept   (and IPv6)
+ *       meta mark M log group E                          whole: for the worker to read
+ *       meta mark M drop }
+ *     and in output, behind `ct state untracked drop`: meta mark M meta l4proto udp accept   (and icmp, icmpv6)
  *   }
  *
  * Every rule counts. Facts this rests on (kernel net/netfilter and net/ipv4/netfilter):
@@ -38,7 +53,9 @@
 
 #include "base/fds.h"
 #include "redirect/netlink.h"
+#include "redirect/nflog.h"
 #include "redirect/nft.h"
+#include "redirect/packets.h"
 
 #include <errno.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -48,6 +65,7 @@
 #define LOOPBACK_LINK 1
 #define PRIORITY_FILTER 0
 #define PRIORITY_NAT (-101) /* before what engines put there, as the redirect to Docker's own name server */
+#define PRIORITY_MANGLE (-150)
 #define DNS_PORT 53
 
 /* ---- matches of its own ---- */
@@ -104,6 +122,85 @@ static void put_input(struct nft_batch *b)
     drop_rest(b, "input");
 }
 
+static bool captures_packets(const struct ruleset *ruleset)
+{
+    return ruleset->udp_port_count > 0 || ruleset->echo;
+}
+
+static const uint8_t packet_protocols[] = {IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_ICMPV6};
+
+static void accept_marked(struct nft_batch *b)
+{
+    for (size_t i = 0; i < sizeof(packet_protocols); i++) {
+        nft_rule(b, "output");
+        nft_match_mark(b, PACKETS_MARK);
+        nft_match_protocol(b, packet_protocols[i]);
+        nft_verdict(b, NF_ACCEPT);
+        nft_rule_done(b, "accepting captured packets");
+    }
+}
+
+static void mark_echo(struct nft_batch *b, int family)
+{
+    const uint8_t request = family == AF_INET ? 8 : 128;
+    nft_rule(b, "packets");
+    nft_match_family(b, family);
+    nft_match_protocol(b, family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+    nft_load_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 0, sizeof(request));
+    nft_compare(b, NFT_CMP_EQ, &request, sizeof(request));
+    nft_set_mark(b, PACKETS_MARK);
+    nft_rule_done(b, "marking echo requests");
+}
+
+static void put_packets(struct nft_batch *b, const struct ruleset *ruleset)
+{
+    nft_port_set(b, RULESET_UDP_PORTS, ruleset->udp_ports, ruleset->udp_port_count);
+    accept_local(b, "packets", ruleset);
+    nft_rule(b, "packets");
+    nft_match_reply(b);
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "leaving answers alone");
+    nft_rule(b, "packets");
+    nft_match_protocol(b, IPPROTO_UDP);
+    nft_match_port(b, DNS_PORT);
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "leaving DNS to its redirection");
+    nft_rule(b, "packets");
+    nft_match_protocol(b, IPPROTO_UDP);
+    nft_match_port_set(b, RULESET_UDP_PORTS);
+    nft_set_mark(b, PACKETS_MARK);
+    nft_rule_done(b, "marking UDP");
+    if (ruleset->echo && ruleset->nflog_group >= 0) {
+        mark_echo(b, AF_INET);
+        mark_echo(b, AF_INET6);
+    }
+}
+
+static void put_caught(struct nft_batch *b, const struct ruleset *ruleset)
+{
+    static const int family[2] = {AF_INET, AF_INET6};
+    for (int i = 0; i < 2; i++) {
+        if (ruleset->udp[i] == 0)
+            continue;
+        nft_rule(b, "caught");
+        nft_match_mark(b, PACKETS_MARK);
+        nft_match_family(b, family[i]);
+        nft_match_protocol(b, IPPROTO_UDP);
+        nft_tproxy(b, family[i], ruleset->udp[i]);
+        nft_rule_done(b, "capturing UDP");
+    }
+    if (ruleset->nflog_group >= 0) {
+        nft_rule(b, "caught");
+        nft_match_mark(b, PACKETS_MARK);
+        nft_log_whole(b, (uint16_t)(ruleset->nflog_group + NFLOG_ECHO_OFFSET));
+        nft_rule_done(b, "capturing echo requests");
+    }
+    nft_rule(b, "caught");
+    nft_match_mark(b, PACKETS_MARK);
+    nft_verdict(b, NF_DROP);
+    nft_rule_done(b, "ending captured packets");
+}
+
 static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
 {
     for_state(b, "output", NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED), NF_ACCEPT, "accepting answers");
@@ -115,6 +212,8 @@ static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
     accept_local(b, "output", ruleset);
     for_state(b, "output", NF_CT_STATE_INVALID_BIT, NF_DROP, "dropping invalid packets");
     for_state(b, "output", NF_CT_STATE_UNTRACKED_BIT, NF_DROP, "dropping neighbour discovery");
+    if (captures_packets(ruleset))
+        accept_marked(b);
     nft_rule(b, "output");
     nft_match_protocol(b, IPPROTO_IGMP);
     nft_verdict(b, NF_DROP);
@@ -177,10 +276,18 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
     nft_chain(b, "input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, NF_DROP);
     nft_chain(b, "output", "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, NF_DROP);
     nft_chain(b, "nat", "nat", NF_INET_LOCAL_OUT, PRIORITY_NAT, NF_ACCEPT);
+    if (captures_packets(ruleset)) {
+        nft_chain(b, "packets", "route", NF_INET_LOCAL_OUT, PRIORITY_MANGLE, NF_ACCEPT);
+        nft_chain(b, "caught", "filter", NF_INET_PRE_ROUTING, PRIORITY_MANGLE, NF_ACCEPT);
+    }
     nft_port_set(b, RULESET_PORTS, ruleset->ports, ruleset->port_count);
     drop_rest(b, "forward");
     put_input(b);
     put_nat(b, ruleset);
+    if (captures_packets(ruleset)) {
+        put_packets(b, ruleset);
+        put_caught(b, ruleset);
+    }
     put_output(b, ruleset);
 }
 
@@ -192,6 +299,10 @@ int ruleset_apply(const struct ruleset *ruleset, struct error *err)
         return error_set(err, E2BIG,
                          "the policy names %zu separate ranges of TCP ports; at most %d fit a ruleset",
                          ruleset->port_count, RULESET_RANGES_MAX);
+    if (ruleset->udp_port_count > RULESET_RANGES_MAX)
+        return error_set(err, E2BIG,
+                         "the policy names %zu separate ranges of UDP ports; at most %d fit a ruleset",
+                         ruleset->udp_port_count, RULESET_RANGES_MAX);
     _cleanup_fd_ int fd = netlink_open(NETLINK_NETFILTER, err);
     /* Whatever a batch deletes is waited for (synchronize_rcu) when the socket closes, 20 ms: so in a new namespace nothing is. */
     int r = fd < 0 ? fd : nft_find_table(fd, RULESET_TABLE, &replace, err);

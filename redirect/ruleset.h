@@ -8,11 +8,13 @@
 #include "base/addr.h"
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define RULESET_TABLE "sallyport"
-#define RULESET_PORTS "ports" /* the set */
+#define RULESET_PORTS "ports" /* the sets */
+#define RULESET_UDP_PORTS "udp_ports"
 #define RULESET_RANGES_MAX \
     4096 /* separate port ranges; a batch is one message, bounded by the socket's buffer */
 
@@ -21,6 +23,10 @@ struct ruleset {
     size_t port_count;
     const struct cidr *local; /* networks that are this namespace itself; prefix lengths in whole bytes */
     size_t local_count;
+    const struct acl_port_range *udp_ports; /* UDP ports to capture, but for 53, and whether to capture echo requests */
+    size_t udp_port_count;
+    bool echo;
+    uint16_t udp[2];                         /* transparent sockets; 0: none */
     uint16_t tcp[2], dns_udp[2], dns_tcp[2]; /* where to: ports of our sockets, IPv4 and IPv6; 0: none */
     int nflog_group;                         /* -1: do not log */
 };

@@ -15,6 +15,7 @@
 #include "base/fds.h"
 #include "redirect/netlink.h"
 #include "redirect/nflog.h"
+#include "redirect/packets.h"
 #include "redirect/rtnl.h"
 #include "redirect/ruleset.h"
 #include "redirect/selftest.h"
@@ -39,8 +40,39 @@ void capture_sockets_close(struct capture_sockets *sockets)
         fd_close(&sockets->tcp[i]);
         fd_close(&sockets->dns_udp[i]);
         fd_close(&sockets->dns_tcp[i]);
+        fd_close(&sockets->udp[i]);
+        fd_close(&sockets->raw[i]);
     }
     fd_close(&sockets->nflog);
+}
+
+void capture_sockets_join(struct capture_sockets *to, struct capture_sockets *from)
+{
+    int ours[CAPTURE_SOCKETS], theirs[CAPTURE_SOCKETS];
+    memcpy(ours, to, sizeof(ours));
+    memcpy(theirs, from, sizeof(theirs));
+    for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
+        if (ours[i] < 0)
+            ours[i] = fd_steal(&theirs[i]);
+    memcpy(to, ours, sizeof(ours));
+    memcpy(from, theirs, sizeof(theirs));
+}
+
+void sealed_plan_policy(const struct acl_policy *policy, bool every_port, struct sealed_plan *plan)
+{
+    static const struct acl_port_range all = {1, 65535};
+    plan->ports = acl_policy_ports(policy, &plan->port_count);
+    plan->udp_ports = acl_policy_udp_ports(policy, &plan->udp_port_count);
+    plan->echo = acl_policy_allows_icmp(policy) || every_port;
+    if (every_port) {
+        plan->ports = plan->udp_ports = &all;
+        plan->port_count = plan->udp_port_count = 1;
+    }
+}
+
+static bool wants_packets(const struct sealed_plan *plan)
+{
+    return !plan->attached && (plan->udp_port_count > 0 || plan->echo);
 }
 
 /* ---- what was before ---- */
@@ -252,6 +284,13 @@ static int apply_ruleset(const struct sealed_plan *plan, const struct capture_so
                               .local = local,
                               .local_count = count,
                               .nflog_group = nflog_group};
+    if (wants_packets(plan)) {
+        ruleset.udp_ports = plan->udp_ports;
+        ruleset.udp_port_count = plan->udp_port_count;
+        ruleset.echo = plan->echo;
+        ruleset.udp[0] = port_of(sockets->udp[0]);
+        ruleset.udp[1] = port_of(sockets->udp[1]);
+    }
     for (int i = 0; i < 2; i++) {
         ruleset.tcp[i] = port_of(sockets->tcp[i]);
         ruleset.dns_udp[i] = port_of(sockets->dns_udp[i]);
@@ -329,13 +368,15 @@ static int build_link(int route, enum sealed_link kind, bool ipv6, struct error 
 
 /* ---- all of it ---- */
 
-static int open_sockets(const struct sealed_past *past, struct capture_sockets *sockets, int *ret_nflog_group,
-                        struct error *err)
+static int open_sockets(const struct sealed_plan *plan, const struct sealed_past *past, struct capture_sockets *sockets,
+                        int *ret_nflog_group, struct error *err)
 {
     uint16_t group = 0;
     int r = open_family(0, past, sockets, err);
     if (r == 0)
         r = open_family(1, past, sockets, err);
+    if (r == 0 && wants_packets(plan))
+        r = packets_open(past, sockets, err);
     if (r < 0)
         return r;
     r = nflog_open(&group, err);
@@ -361,7 +402,7 @@ static int build(const struct sealed_plan *plan, struct capture_sockets *sockets
         return r;
     if (!plan->attached)
         apply_settings();
-    r = open_sockets(NULL, sockets, ret_group, err);
+    r = open_sockets(plan, NULL, sockets, ret_group, err);
     if (r == 0)
         r = apply_ruleset(plan, sockets, *ret_group, err);
     /* Segments outside the window it expects are TCP's own business. There is no such setting before the
@@ -369,7 +410,9 @@ static int build(const struct sealed_plan *plan, struct capture_sockets *sockets
     write_setting("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
     if (r == 0 && !plan->attached)
         r = build_link(route, plan->link, sockets->tcp[1] >= 0, err);
-    return r == 0 ? selftest_run(sockets, plan->ports, plan->port_count, !plan->attached, err) : r;
+    if (r == 0 && wants_packets(plan))
+        r = packets_route(route, sockets->udp[1] >= 0, err);
+    return r == 0 ? selftest_run(sockets, plan, err) : r;
 }
 
 int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, int *ret_group,
@@ -425,7 +468,7 @@ int sealed_resume(const struct sealed_plan *plan, const struct sealed_past *past
     int group = -1;
     int r = check_closed(plan, err);
     if (r == 0)
-        r = open_sockets(past, &sockets, &group, err);
+        r = open_sockets(plan, past, &sockets, &group, err);
     if (r == 0)
         r = check_same(past, &sockets, group, err);
     if (r < 0) {
@@ -433,6 +476,30 @@ int sealed_resume(const struct sealed_plan *plan, const struct sealed_past *past
         return r;
     }
     *ret = sockets;
+    return 0;
+}
+
+int sealed_open_more(const struct sealed_plan *plan, const struct capture_sockets *sockets, struct capture_sockets *ret_more,
+                     struct error *err)
+{
+    struct capture_sockets more = CAPTURE_SOCKETS_NONE, all = *sockets;
+    _cleanup_fd_ int route = -1;
+    if (!wants_packets(plan))
+        return 0;
+    int r = packets_open(NULL, &all, err);
+    for (int i = 0; i < 2; i++) {
+        more.udp[i] = sockets->udp[i] < 0 ? all.udp[i] : -1;
+        more.raw[i] = sockets->raw[i] < 0 ? all.raw[i] : -1;
+    }
+    if (r == 0)
+        r = route = netlink_open(NETLINK_ROUTE, err);
+    if (r >= 0)
+        r = packets_route(route, all.udp[1] >= 0, err);
+    if (r < 0) {
+        capture_sockets_close(&more);
+        return r;
+    }
+    *ret_more = more;
     return 0;
 }
 
@@ -462,6 +529,8 @@ int sealed_remove(bool attached, struct error *err)
         if (r < 0 && r != -ENODEV)
             return r;
     }
+    if (!attached)
+        packets_unroute(route);
     return ruleset_remove(err);
 }
 

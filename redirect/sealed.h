@@ -19,10 +19,12 @@ struct capture_sockets {
     int tcp[2];     /* [0] IPv4, [1] IPv6: listening; accepted flows carry SO_ORIGINAL_DST */
     int dns_udp[2]; /* bound */
     int dns_tcp[2]; /* listening */
-    int nflog;      /* netlink: packets that the ruleset refused; -1 when the kernel has no NFLOG */
+    int nflog;      /* netlink: packets that the ruleset refused, captured echo requests; -1 when the kernel has no NFLOG */
+    int udp[2];     /* transparent; these and raw only where the policy has rules for UDP or ICMP: packets.h */
+    int raw[2];     /* to send whole IP packets into the namespace */
 };
-#define CAPTURE_SOCKETS 7
-#define CAPTURE_SOCKETS_NONE {{-1, -1}, {-1, -1}, {-1, -1}, -1}
+#define CAPTURE_SOCKETS 11
+#define CAPTURE_SOCKETS_NONE {{-1, -1}, {-1, -1}, {-1, -1}, -1, {-1, -1}, {-1, -1}}
 void capture_sockets_close(struct capture_sockets *sockets);
 
 /* How a namespace was captured: what a successor needs to go on from there instead of doing it again. */
@@ -61,7 +63,18 @@ struct sealed_plan {
     size_t port_count;
     enum sealed_link link;
     bool attached; /* the namespace keeps its own links: no link is added, and none is refused */
+    const struct acl_port_range *udp_ports; /* UDP to capture, and whether echo requests; not where attached */
+    size_t udp_port_count;
+    bool echo;
 };
+/* What a policy needs captured; with `every_port`, whatever there is. The ports are the policy's own. */
+void sealed_plan_policy(const struct acl_policy *policy, bool every_port, struct sealed_plan *plan);
+/* Opens those of `sockets` that the plan wants and that are not there yet (rules for UDP or ICMP came with a reload), into
+ * *ret_more. */
+int sealed_open_more(const struct sealed_plan *plan, const struct capture_sockets *sockets, struct capture_sockets *ret_more,
+                     struct error *err);
+/* Moves the descriptors of `from` into the places of `to`, which are empty. */
+void capture_sockets_join(struct capture_sockets *to, struct capture_sockets *from);
 /* What sealed_build() does, by plan, also where it was done before: rules and addresses are replaced, sockets new. *ret_group is
  * what sealed_update() wants to know. A namespace with a link that leads out is refused before anything in it is touched: it may
  * be somebody's. When it fails later, what it did is taken back. */

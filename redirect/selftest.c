@@ -13,6 +13,8 @@
 #include "redirect/nflog.h"
 
 #include <errno.h>
+#include <linux/in6.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/random.h>
@@ -157,6 +159,58 @@ static int check_dns(struct selftest *t, int server)
     return r < 0 ? failed(t, -r, "the DNS answer does not come back") : 0;
 }
 
+/* What the transparent socket tells of the datagram's destination. */
+static bool original_of(struct msghdr *message, struct addr *ret)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        struct sockaddr_storage to = {0};
+        if ((c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_ORIGDSTADDR) &&
+            (c->cmsg_level != IPPROTO_IPV6 || c->cmsg_type != IPV6_ORIGDSTADDR))
+            continue;
+        size_t size = c->cmsg_len - CMSG_LEN(0);
+        memcpy(&to, CMSG_DATA(c), size < sizeof(to) ? size : sizeof(to));
+        return addr_from_sockaddr((struct sockaddr *)&to, ret);
+    }
+    return false;
+}
+
+/* Reads datagrams until one is the token; others are dropped: their senders send again. */
+static int receive_captured(const struct selftest *t, int fd, const uint8_t *token, struct addr *ret)
+{
+    for (;;) {
+        uint8_t bytes[TOKEN_SIZE], control[CMSG_SPACE(sizeof(struct sockaddr_in6))];
+        struct iovec part = {bytes, sizeof(bytes)};
+        struct msghdr message = {
+            .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+        int r = await(t, fd, POLLIN);
+        if (r < 0)
+            return r;
+        ssize_t got = recvmsg(fd, &message, 0);
+        if (got < 0 && errno != EAGAIN && errno != EINTR)
+            return -errno;
+        if (got == TOKEN_SIZE && memcmp(bytes, token, TOKEN_SIZE) == 0)
+            return original_of(&message, ret) ? 0 : -EPROTO;
+    }
+}
+
+/* A datagram to a captured port arrives at `server`, with the destination that was dialled. */
+static int check_udp_captured(struct selftest *t, int server, uint16_t port)
+{
+    uint8_t token[TOKEN_SIZE];
+    struct addr dialled;
+    t->target.port = port;
+    if (getrandom(token, sizeof(token), 0) != sizeof(token))
+        return failed(t, errno, "no random bytes");
+    _cleanup_fd_ int fd = dial(t, SOCK_DGRAM);
+    if (fd < 0 || send(fd, token, sizeof(token), 0) < 0)
+        return failed(t, fd < 0 ? -fd : errno, "cannot send a datagram");
+    int r = receive_captured(t, server, token, &dialled);
+    if (r < 0)
+        return failed(t, -r, "the datagram does not arrive");
+    return addr_equal(&dialled, &t->target) ? 0
+                                            : failed(t, EPROTO, "the original destination is another one");
+}
+
 static int check_tcp_refused(struct selftest *t, uint16_t port)
 {
     int code = 0;
@@ -215,10 +269,20 @@ static uint16_t unnamed_port(const struct acl_port_range *ports, size_t count)
     return port <= UINT16_MAX ? (uint16_t)port : 0;
 }
 
-static int check_family(struct selftest *t, int i, const struct capture_sockets *sockets,
-                        const struct acl_port_range *ports, size_t port_count)
+static int check_udp(struct selftest *t, int server, const struct acl_port_range *ports, size_t count)
 {
-    uint16_t named = named_port(ports, port_count), unnamed = unnamed_port(ports, port_count);
+    uint16_t named = named_port(ports, count), unnamed = 443; /* QUIC: a browser must know at once */
+    if (is_named(ports, count, unnamed))
+        unnamed = unnamed_port(ports, count);
+    int r = named && server >= 0 ? check_udp_captured(t, server, named) : 0;
+    return r == 0 && unnamed ? check_udp_refused(t, unnamed) : r;
+}
+
+static int check_family(struct selftest *t, int i, const struct capture_sockets *sockets,
+                        const struct sealed_plan *plan)
+{
+    uint16_t named = named_port(plan->ports, plan->port_count),
+             unnamed = unnamed_port(plan->ports, plan->port_count);
     int r = 0;
     if (named != 0)
         r = check_redirected(t, sockets->tcp[i], named);
@@ -229,7 +293,7 @@ static int check_family(struct selftest *t, int i, const struct capture_sockets 
     if (r == 0 && unnamed != 0)
         r = check_tcp_refused(t, unnamed);
     if (r == 0)
-        r = check_udp_refused(t, 443);
+        r = check_udp(t, sockets->udp[i], plan->udp_ports, plan->attached ? 0 : plan->udp_port_count);
     return r;
 }
 
@@ -251,16 +315,15 @@ static bool has_route(int i)
     return fd != -ENETUNREACH && fd != -EADDRNOTAVAIL;
 }
 
-int selftest_run(const struct capture_sockets *sockets, const struct acl_port_range *ports, size_t port_count,
-                 bool routes_expected, struct error *err)
+int selftest_run(const struct capture_sockets *sockets, const struct sealed_plan *plan, struct error *err)
 {
     int r = 0;
     for (int i = 0; i < 2 && r == 0; i++) {
         struct selftest t = {.deadline = now_ms() + PATIENCE_MS, .err = err};
-        if (sockets->tcp[i] < 0 || (!routes_expected && !has_route(i)))
+        if (sockets->tcp[i] < 0 || (plan->attached && !has_route(i)))
             continue;
         addr_parse(target[i], strlen(target[i]), &t.target);
-        r = check_family(&t, i, sockets, ports, port_count);
+        r = check_family(&t, i, sockets, plan);
     }
     while (sockets->nflog >= 0) {
         int got = nflog_read(sockets->nflog, ignore_event, NULL);

@@ -6,6 +6,5 @@
 #include "redirect/sealed.h"
 
 /* Runs inside the namespace. 0, or an error that names the step that failed. What it put into the sockets is
- * taken out again. Unless `routes_expected`, families without a route are passed over. */
-int selftest_run(const struct capture_sockets *sockets, const struct acl_port_range *ports, size_t port_count,
-                 bool routes_expected, struct error *err);
+ * taken out again. Where attached, families without a route are passed over. */
+int selftest_run(const struct capture_sockets *sockets, const struct sealed_plan *plan, struct error *err);

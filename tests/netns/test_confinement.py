@@ -17,7 +17,7 @@ from gateway_fixtures import gateway, make_gateway  # noqa: F401
 from lab import missing_programs, wait_until
 from test_web import ALLOWED
 
-CAPABILITIES = {"KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8, "NET_BIND_SERVICE": 10, "NET_ADMIN": 12, "SYS_PTRACE": 19,
+CAPABILITIES = {"KILL": 5, "SETGID": 6, "SETUID": 7, "SETPCAP": 8, "NET_BIND_SERVICE": 10, "NET_ADMIN": 12, "NET_RAW": 13, "SYS_PTRACE": 19,
                 "SYS_ADMIN": 21, "DAC_READ_SEARCH": 2}
 MONITOR_KEEPS = sum(1 << bit for bit in CAPABILITIES.values())
 

@@ -62,7 +62,8 @@ static int file(void)
 static void capture_carries_any_subset(void **state)
 {
     const int *ends = *state;
-    for (unsigned subset = 0; subset < 1u << CAPTURE_SOCKETS; subset++) {
+    /* of those that every capture has, each; of the others, some with all of them */
+    for (unsigned subset = 0; subset < 1u << CAPTURE_SOCKETS; subset += subset < 128 ? 1 : 61) {
         int sent[CAPTURE_SOCKETS], got[CAPTURE_SOCKETS], fd = -2;
         struct capture_sockets sockets, received;
         struct channel_message message;
@@ -218,7 +219,7 @@ static void foreign_messages_are_refused(void **state)
         {"withdraw with a gift", {.type = CHANNEL_WITHDRAW}, 0, 1},
         {"more sockets promised than sent", {.type = CHANNEL_CAPTURE, .present = 0x03}, 0, 1},
         {"more sockets sent than promised", {.type = CHANNEL_CAPTURE, .present = 0x01}, 0, 2},
-        {"a socket that does not exist", {.type = CHANNEL_CAPTURE, .present = 0x80}, 0, 1},
+        {"a socket that does not exist", {.type = CHANNEL_CAPTURE, .present = 0x8000}, 0, 1},
         {"audit without a file", {.type = CHANNEL_AUDIT}, 0, 0},
         {"audit with two files", {.type = CHANNEL_AUDIT}, 0, 2},
         {"ready with a gift", {.type = CHANNEL_READY}, 0, 1},

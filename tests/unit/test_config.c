@@ -189,8 +189,8 @@ static char *describe(const struct config_snapshot *snapshot)
     }
     fprintf(to, "audit %s, on full %d\n", config_audit_file(snapshot) ? config_audit_file(snapshot) : "-",
             config_on_full(snapshot));
-    fprintf(to, "limits %u %u %u %u %u %u %u %u\n", l->hello_timeout_ms, l->connect_timeout_ms,
-            l->idle_timeout_ms, l->half_close_timeout_ms, l->flows_per_container, l->flows_total, l->flows_per_second,
+    fprintf(to, "limits %u %u %u %u %u %u %u %u %u\n", l->hello_timeout_ms, l->connect_timeout_ms,
+            l->idle_timeout_ms, l->udp_idle_timeout_ms, l->half_close_timeout_ms, l->flows_per_container, l->flows_total, l->flows_per_second,
             l->dns_queries_per_second);
     config_each_policy(snapshot, describe_policy, to);
     fprintf(to, "ci: %s, default: %s\n", assigned(snapshot, "ci-1", NULL), assigned(snapshot, NULL, NULL));
@@ -285,7 +285,7 @@ static void every_key_is_read(void **state)
                              "host both.example.com 192.0.2.1\n"
                              "host both.example.com 2001:db8::1\n"
                              "audit /var/log/sallyport/audit.jsonl, on full 1\n"
-                             "limits 500 20000 7200000 300000 64 1000 50 20\n");
+                             "limits 500 20000 7200000 90000 300000 64 1000 50 20\n");
     free(got);
     struct addr inside = address("10.20.255.1:443"), outside = address("10.21.0.1:443"),
                 v6 = address("2001:db8:1::9");
@@ -342,7 +342,7 @@ static void defaults_hold_where_nothing_is_written(void **state)
     struct config_snapshot *s = must_load_text("version: 1\npolicies: {web: {allow: [api.example.com]}}\n");
     char *got = describe(s);
     assert_string_equal(got, "audit -, on full 0\n"
-                             "limits 10000 15000 3600000 300000 2048 8192 1000 200\n"
+                             "limits 10000 15000 3600000 180000 300000 2048 8192 1000 200\n"
                              "policy web: mode 0, dns 0, bind 0, ech denied 0, limits 0 0 0\n"
                              "  allow api.example.com\n"
                              "ci: deny, default: deny\n");

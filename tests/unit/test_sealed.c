@@ -308,7 +308,7 @@ static void inherits(enum sealed_link link)
     int all[CAPTURE_SOCKETS], nodelay = 0;
     socklen_t length = sizeof(nodelay);
     memcpy(all, &s, sizeof(all));
-    for (int i = 0; i < CAPTURE_SOCKETS; i++) {
+    for (int i = 0; i < 7; i++) { /* without rules for UDP or ICMP, there are no sockets for them */
         CHECK(all[i] >= 0);
         CHECK(fcntl(all[i], F_GETFL) & O_NONBLOCK);
         CHECK(fcntl(all[i], F_GETFD) & FD_CLOEXEC);
