@@ -20,10 +20,10 @@
 
 struct gateway_options {
     const char *file, *control, *state, *audit, *drain;
-    bool help;
+    bool watch, help;
 };
 
-enum { OPTION_CONTROL = 256, OPTION_STATE, OPTION_AUDIT, OPTION_DRAIN };
+enum { OPTION_CONTROL = 256, OPTION_STATE, OPTION_AUDIT, OPTION_DRAIN, OPTION_WATCH };
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
@@ -31,6 +31,7 @@ static const struct option long_options[] = {
     {"state", required_argument, NULL, OPTION_STATE},
     {"audit", required_argument, NULL, OPTION_AUDIT},
     {"drain", required_argument, NULL, OPTION_DRAIN},
+    {"watch", no_argument, NULL, OPTION_WATCH},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -45,6 +46,8 @@ static int take_option(const struct command *self, struct gateway_options *o, in
                                                     : NULL;
     if (option == 'h')
         o->help = true;
+    else if (option == OPTION_WATCH)
+        o->watch = true;
     else if (option == ':')
         return command_misuse(self, "%s needs a value", argv[optind - 1]);
     else if (!value)
@@ -82,10 +85,20 @@ static bool read_seconds(const char *text, unsigned *ret_ms)
     return true;
 }
 
-/* The daemon must be able to read it again at any time, wherever it was started. */
+/* The daemon must be able to read it again at any time, wherever it was started. Links are left as they are: they may lead to
+ * another file then. */
 static char *absolute(const char *path)
 {
-    return realpath(path, NULL);
+    char *folder = NULL, *ret = NULL;
+    if (access(path, F_OK) < 0)
+        return NULL;
+    if (path[0] == '/')
+        return strdup(path);
+    folder = getcwd(NULL, 0);
+    if (!folder || asprintf(&ret, "%s/%s", folder, path) < 0)
+        ret = NULL;
+    free(folder);
+    return ret;
 }
 
 static int serve(const struct gateway_options *o, unsigned drain_ms)
@@ -112,6 +125,7 @@ static int serve(const struct gateway_options *o, unsigned drain_ms)
                                            .audit_path = o->audit,
                                            .control_path = o->control ? o->control : CONTROL_DEFAULT_PATH,
                                            .state_path = o->state ? o->state : STATE_DEFAULT_PATH,
+                                           .watch = o->watch,
                                            .drain_ms = drain_ms,
                                            .metrics = metrics,
                                            .worker = worker_main,
@@ -144,7 +158,7 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command command_gateway = {
     .name = "gateway",
-    .arguments = "[-c FILE] [--control SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS]",
+    .arguments = "[-c FILE] [--control SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS] [--watch]",
     .summary = "is the daemon that containers are captured by",
     .run = run,
     .help = "  -c, --config FILE    the policy file; without it " POLICY_DEFAULT_FILE "\n"
@@ -152,6 +166,7 @@ const struct command command_gateway = {
             "  --state FOLDER       what must outlive a restart; without it " STATE_DEFAULT_PATH "\n"
             "  --audit FILE         append the audit events to FILE, whatever the policy file says\n"
             "  --drain SECONDS      how long flows that are up may go on after SIGTERM; without it 10\n"
+            "  --watch              load the policy file anew when it, or a file that it names, has changed\n"
             "\n"
             "Stays in the foreground. SIGHUP loads the policy file anew (one with errors changes nothing), SIGUSR1 opens\n"
             "the audit file anew, SIGTERM ends it: containers stay enrolled, and closed, until it is started again.\n"

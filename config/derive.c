@@ -177,6 +177,11 @@ int config_derive(struct config_snapshot *snapshot, struct overrides *overrides,
     return 0;
 }
 
+const char *config_file_version(const struct config_snapshot *snapshot)
+{
+    return snapshot->derivation ? snapshot->derivation->file->version : snapshot->version;
+}
+
 struct overrides *config_overrides(const struct config_snapshot *snapshot)
 {
     return snapshot->derivation ? snapshot->derivation->overrides : NULL;

@@ -113,6 +113,8 @@ int load_file_read(struct load *load, const char *path, size_t limit, char **ret
 {
     if (load->bundle)
         return copy_from_bundle(load->bundle, path, limit, ret, ret_length, err);
+    if (load->noted && config_files_add(load->noted, path) < 0)
+        return error_set(err, ENOMEM, "out of memory");
     int r = config_file_read(path, limit, ret, ret_length, err);
     if (r < 0 || (r = bundle_add(&load->record, path, *ret, *ret_length)) == 0)
         return r;
@@ -152,7 +154,8 @@ static int report_trouble(struct load *load, const struct error *err, struct con
     return load_finish(load, -err->code, ret);
 }
 
-int config_load_file_bundled(const char *path, struct config_snapshot **ret, int *ret_bundle, struct config_errors *errors)
+static int load_bundled(const char *path, struct config_snapshot **ret, int *ret_bundle, struct config_errors *errors,
+                        struct config_files *noted)
 {
     struct load load;
     struct error err;
@@ -160,6 +163,7 @@ int config_load_file_bundled(const char *path, struct config_snapshot **ret, int
     int r = load_init(&load, path, errors);
     if (r < 0)
         return load_finish(&load, r, ret);
+    load.noted = noted;
     if (bundle_create(&load.record, &err) < 0)
         return report_trouble(&load, &err, ret);
     r = load_files(&load, &snapshot);
@@ -174,6 +178,18 @@ int config_load_file_bundled(const char *path, struct config_snapshot **ret, int
     }
     *ret = snapshot;
     return 0;
+}
+
+int config_load_file_bundled(const char *path, struct config_snapshot **ret, int *ret_bundle, struct config_errors *errors)
+{
+    return load_bundled(path, ret, ret_bundle, errors, NULL);
+}
+
+int config_load_file_noted(const char *path, struct config_snapshot **ret, int *ret_bundle, struct config_errors *errors,
+                           struct config_files *ret_files)
+{
+    *ret_files = (struct config_files){0};
+    return load_bundled(path, ret, ret_bundle, errors, ret_files);
 }
 
 int config_load_bundle(int fd, struct config_snapshot **ret, struct config_errors *errors)

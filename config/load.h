@@ -84,6 +84,7 @@ struct load {
     struct names_file *files;
     struct bundle_writer record;  /* what is read goes there as well */
     const struct bundle *bundle;  /* read from it, not from files */
+    struct config_files *noted;   /* paths that were looked for; NULL: nobody asks */
     uint64_t hash;                    /* of everything that was read */
     struct config_snapshot *snapshot; /* under construction */
 };

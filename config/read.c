@@ -238,11 +238,18 @@ static void read_limits(struct load *load, const struct node *node, void *object
     schema_map(load, node, "limits", FIELDS(fields), &((struct config_snapshot *)object)->limits);
 }
 
+static void read_watch(struct load *load, const struct node *node, void *object)
+{
+    static const char *const words[] = {"false", "true"};
+    ((struct config_snapshot *)object)->watch = schema_choice(load, node, "watch", words, COUNT(words)) == 1;
+}
+
 static void read_gateway(struct load *load, const struct node *node, void *object)
 {
     static const struct field fields[] = {{"resolvers", read_resolvers}, {"hosts", read_hosts},
                                           {"ca_file", read_ca_file},     {"upstream", read_upstream},
-                                          {"audit", read_audit},         {"limits", read_limits}};
+                                          {"audit", read_audit},         {"limits", read_limits},
+                                          {"watch", read_watch}};
     schema_map(load, node, "gateway", FIELDS(fields), object);
 }
 

@@ -4,6 +4,7 @@
  */
 #include "config/load.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +126,19 @@ char *load_copy(struct load *load, const char *text, size_t length)
     if (!copy)
         load->out_of_memory = true;
     return copy;
+}
+
+int config_files_add(struct config_files *files, const char *path)
+{
+    return append(&files->paths, &files->count, path) ? 0 : -ENOMEM;
+}
+
+void config_files_finish(struct config_files *files)
+{
+    for (size_t i = 0; i < files->count; i++)
+        free(files->paths[i]);
+    free(files->paths);
+    *files = (struct config_files){0};
 }
 
 void config_errors_finish(struct config_errors *errors)

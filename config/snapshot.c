@@ -202,6 +202,11 @@ const char *config_audit_file(const struct config_snapshot *snapshot)
     return snapshot->audit_file;
 }
 
+bool config_watch(const struct config_snapshot *snapshot)
+{
+    return snapshot->watch;
+}
+
 enum config_on_full config_on_full(const struct config_snapshot *snapshot)
 {
     return snapshot->on_full;

@@ -58,12 +58,23 @@ struct config_errors {
 };
 void config_errors_finish(struct config_errors *errors);
 
+/* Paths, each a heap string. */
+struct config_files {
+    size_t count;
+    char **paths;
+};
+int config_files_add(struct config_files *files, const char *path); /* 0 or -ENOMEM */
+void config_files_finish(struct config_files *files);
+
 /* Load a YAML (or JSON) file. 0, or a negative errno with at least one line in *errors. Paths of allow_files
  * are taken relative to the file's folder. */
 int config_load_file(const char *path, struct config_snapshot **ret, struct config_errors *errors);
 /* The same, and *ret_bundle gets a sealed memory file with all that was read, from which config_load_bundle() makes the same
  * snapshot (equal version) in a process without files. The caller keeps the descriptors. */
 int config_load_file_bundled(const char *path, struct config_snapshot **ret, int *ret_bundle, struct config_errors *errors);
+/* The same, and *ret_files gets, also on failure, every file that was looked for, whether it was there or not. */
+int config_load_file_noted(const char *path, struct config_snapshot **ret, int *ret_bundle, struct config_errors *errors,
+                           struct config_files *ret_files);
 int config_load_bundle(int bundle, struct config_snapshot **ret, struct config_errors *errors);
 /* The same over text in memory; `name` is what errors call it. */
 int config_load_text(const char *name, const char *text, size_t length, struct config_snapshot **ret,
@@ -110,6 +121,7 @@ const struct config_upstream *config_upstream(const struct config_snapshot *snap
 /* What gateway.ca_file holds (PEM); NULL: the system's authorities count. */
 const char *config_authorities(const struct config_snapshot *snapshot, size_t *ret_length);
 const char *config_audit_file(const struct config_snapshot *snapshot); /* NULL: none named */
+bool config_watch(const struct config_snapshot *snapshot); /* gateway.watch: load files anew when they change */
 enum config_on_full config_on_full(const struct config_snapshot *snapshot);
 const struct config_limits *config_limits(const struct config_snapshot *snapshot);
 /* The entries of `assign`, in order; `container` and `subnet` are NULL where the entry does not say. */
@@ -123,6 +135,8 @@ const struct cidr *config_destinations(const struct config_snapshot *snapshot, s
 bool config_destination_allowed(const struct config_snapshot *snapshot, const struct addr *a);
 /* Version of what was loaded, for rule.version: first 12 hex digits of a hash of the text. */
 const char *config_version(const struct config_snapshot *snapshot);
+/* The same without run-time changes: equal for equal files. */
+const char *config_file_version(const struct config_snapshot *snapshot);
 /* What is legal but surely not meant (a rule written twice, one that can never match): "file:line:col:
  * message". */
 const char *const *config_warnings(const struct config_snapshot *snapshot, size_t *ret_count);

@@ -47,6 +47,7 @@ struct config_snapshot {
     size_t authorities_length;
     char *audit_file;
     enum config_on_full on_full;
+    bool watch;
     struct config_limits limits;
     struct cidr *destinations;
     size_t destination_count;

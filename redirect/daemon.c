@@ -36,6 +36,7 @@
 
 static void start_worker(struct daemon *d);
 static void reload_finished(struct daemon *d);
+static void reload(struct daemon *d, struct client *client, bool woken);
 
 uint32_t daemon_next_serial(struct daemon *d)
 {
@@ -257,7 +258,7 @@ static void reload_finished(struct daemon *d)
 {
     struct client *client = d->reload_client;
     runtime_settle(d);
-    if (d->config_serial || d->bundle >= 0 || daemon_updates_left(d))
+    if (d->loading.running || d->config_serial || d->bundle >= 0 || daemon_updates_left(d))
         return;
     d->reload_client = NULL;
     if (client)
@@ -265,8 +266,9 @@ static void reload_finished(struct daemon *d)
     if (d->announced && !d->draining)
         notify("READY=1\nSTATUS=policy %s, %u containers", config_version(d->snapshot), d->count);
     if (d->reload_wanted) {
-        d->reload_wanted = false;
-        daemon_reload(d, NULL);
+        bool woken = d->woken_wanted;
+        d->reload_wanted = d->woken_wanted = false;
+        reload(d, NULL, woken);
     }
 }
 
@@ -305,55 +307,50 @@ void daemon_take_snapshot(struct daemon *d, struct config_snapshot *snapshot)
     config_unref_aside(old);
 }
 
+/* A broken file that is watched is broken for a while, and looked at again and again: it is told once. */
+static bool told_already(struct daemon *d, const struct config_errors *errors)
+{
+    const char *first = errors->count ? errors->lines[0] : "out of memory";
+    bool same = d->told_error && !strcmp(d->told_error, first);
+    free(d->told_error);
+    d->told_error = strdup(first);
+    return same;
+}
+
 static void refuse_reload(struct daemon *d, struct client *client, struct config_errors *errors)
 {
+    if (told_already(d, errors) && !client && d->woken)
+        return;
     note_reload(d, false);
     for (size_t i = 0; i < errors->count; i++)
         log_error("%s", errors->lines[i]);
     log_error("the configuration has errors; the one in force stays");
     client_refuse(client, "failed", "%s%s", errors->count ? errors->lines[0] : "out of memory",
                   errors->count > 1 ? " (and more: see the log)" : "");
-    config_errors_finish(errors);
     if (d->announced)
         notify("READY=1\nSTATUS=the configuration has errors; policy %s stays in force", config_version(d->snapshot));
 }
 
-void daemon_reload(struct daemon *d, struct client *client)
+/* Takes over `file` and `bundle`. */
+static void take_loaded(struct daemon *d, struct client *client, struct config_snapshot *file, int bundle)
 {
-    struct config_snapshot *snapshot;
-    struct config_errors errors;
+    _cleanup_fd_ int unused = bundle;
+    struct config_snapshot *derived = NULL;
     struct error err;
-    int bundle, audit = -1;
-    if (d->config_serial || d->reload_client || d->draining) {
-        if (!client && !d->draining)
-            d->reload_wanted = true;
-        client_refuse(client, "busy", "the gateway is loading a configuration already, or about to end: try again");
-        return;
-    }
-    notify_reloading();
-    if (config_load_file_bundled(d->options->config_path, &snapshot, &bundle, &errors) < 0) {
-        refuse_reload(d, client, &errors);
-        return;
-    }
-    if (audit_file_open(audit_path(d, snapshot), &audit, &err) < 0) {
+    int audit = -1;
+    int r = audit_file_open(audit_path(d, file), &audit, &err);
+    if (r == 0 && (r = runtime_derive(d, file, &derived)) < 0)
+        error_set(&err, -r, "out of memory");
+    config_unref_aside(file);
+    if (r < 0) {
         note_reload(d, false);
         log_error("%s; the configuration in force stays", err.text);
         client_refuse(client, "failed", "%s", err.text);
-        config_unref(snapshot);
-        close(bundle);
-        return;
-    }
-    struct config_snapshot *derived = NULL;
-    if (runtime_derive(d, snapshot, &derived) < 0) {
-        client_refuse(client, "failed", "out of memory");
-        config_unref(snapshot);
         fd_close(&audit);
-        close(bundle);
         return;
     }
-    config_unref(snapshot);
     fd_close(&d->bundle);
-    d->bundle = bundle;
+    d->bundle = fd_steal(&unused);
     d->reload_client = client;
     take_audit(d, audit);
     if (d->worker.channel < 0)
@@ -362,7 +359,99 @@ void daemon_reload(struct daemon *d, struct client *client)
     daemon_feed(d);
     note_reload(d, true);
     log_info("policy %s is loaded", config_version(d->snapshot));
+}
+
+static bool same_files(const struct config_files *a, const struct config_files *b)
+{
+    bool same = a->count == b->count;
+    for (size_t i = 0; i < a->count && same; i++)
+        same = !strcmp(a->paths[i], b->paths[i]);
+    return same;
+}
+
+static bool watches(const struct daemon *d)
+{
+    return d->options->watch || config_watch(d->snapshot);
+}
+
+/* The files that were looked for are watched from now on. Those that were not before may have changed since they were read. */
+static void watch_files(struct daemon *d, struct config_files *files)
+{
+    bool new_ones = !same_files(&d->files, files);
+    config_files_finish(&d->files);
+    d->files = *files;
+    *files = (struct config_files){0};
+    if (!watches(d)) {
+        file_watch_finish(&d->file_watch);
+    } else if (new_ones || d->file_watch.inotify < 0) {
+        if (file_watch_set(&d->file_watch, &d->files) < 0)
+            log_error("the policy file cannot be watched: out of inotify instances or memory");
+        d->reload_wanted = d->woken_wanted = true;
+    }
+}
+
+static void loaded(struct loading *loading)
+{
+    struct daemon *d = list_entry(loading, struct daemon, loading);
+    struct client *client = d->reload_client;
+    bool unchanged = loading->status == 0 && d->woken &&
+                     !strcmp(config_file_version(loading->snapshot), config_file_version(d->snapshot));
+    d->reload_client = NULL;
+    if (loading->status < 0) {
+        refuse_reload(d, client, &loading->errors);
+    } else if (unchanged && !client) {
+        config_unref_aside(loading->snapshot);
+        fd_close(&loading->bundle);
+    } else {
+        take_loaded(d, client, loading->snapshot, loading->bundle);
+    }
+    if (loading->status == 0) {
+        free(d->told_error);
+        d->told_error = NULL;
+    }
+    config_errors_finish(&loading->errors);
+    watch_files(d, &loading->files);
     reload_finished(d);
+}
+
+static void reload(struct daemon *d, struct client *client, bool woken)
+{
+    if (d->loading.running || d->config_serial || d->reload_client || d->draining) {
+        if (!client && !d->draining) {
+            d->woken_wanted = woken && (d->woken_wanted || !d->reload_wanted);
+            d->reload_wanted = true;
+        }
+        client_refuse(client, "busy", "the gateway is loading a configuration already, or about to end: try again");
+        return;
+    }
+    if (!woken)
+        notify_reloading();
+    if (d->file_watch.inotify >= 0)
+        file_watch_set(&d->file_watch, &d->files); /* before they are read: so what comes later is seen */
+    d->woken = woken;
+    int r = loading_start(&d->loading, &d->loop, d->options->config_path, loaded);
+    if (r < 0) {
+        log_error("the configuration cannot be loaded: %s", strerror(-r));
+        client_refuse(client, "failed", "the configuration cannot be loaded: %s", strerror(-r));
+        return;
+    }
+    d->reload_client = client;
+}
+
+void daemon_reload(struct daemon *d, struct client *client)
+{
+    reload(d, client, false);
+}
+
+static void files_changed(struct file_watch *watch)
+{
+    reload(list_entry(watch, struct daemon, file_watch), NULL, true);
+}
+
+static void start_watching(struct daemon *d)
+{
+    if (watches(d))
+        reload(d, NULL, true);
 }
 
 static void reopen_audit(struct daemon *d)
@@ -557,6 +646,7 @@ static int start(struct daemon *d, struct error *err)
         return error_errno(err, -r, "cannot watch the control socket");
     vanish_start(d);
     start_worker(d);
+    start_watching(d);
     state_each(d->state, adopt_captured, d);
     state_each(d->state, adopt_others, d);
     inherited_each_left(&d->inherited, notify_forget);
@@ -569,6 +659,10 @@ static int start(struct daemon *d, struct error *err)
 static void finish(struct daemon *d)
 {
     client_close_all(d);
+    loading_abandon(&d->loading);
+    file_watch_finish(&d->file_watch);
+    config_files_finish(&d->files);
+    free(d->told_error);
     runtime_finish(d);
     visits_destroy(d);
     each_enrolment(d, enrolment_destroy);
@@ -609,6 +703,8 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
     enrolments_init(&d);
     visits_init(&d);
     list_init(&d.changes);
+    file_watch_init(&d.file_watch, &d.loop, files_changed);
+    loading_init(&d.loading);
     list_init(&d.clients);
     loop_timer_init(&d.worker_timer, worker_due);
     loop_timer_init(&d.watchdog_timer, watchdog_due);

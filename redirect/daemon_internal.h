@@ -16,7 +16,9 @@
 #include "redirect/control.h"
 #include "redirect/daemon.h"
 #include "redirect/enrol.h"
+#include "redirect/file_watch.h"
 #include "redirect/inherit.h"
+#include "redirect/loading.h"
 #include "redirect/loop.h"
 
 #define VISITS_MAX 8 /* children that are in namespaces at the same time */
@@ -63,7 +65,12 @@ struct daemon {
     uint32_t config_serial; /* it was told, and has not answered: 0: no */
     bool changes_unsent;    /* run-time changes the worker is to be told */
     struct list changes;    /* those whose clients wait until they are in force (runtime.c) */
-    bool reload_wanted;     /* another one when this is over */
+    struct loading loading; /* the file is being read */
+    bool woken;             /* by a change of a file: what is the same is passed over in silence */
+    bool reload_wanted, woken_wanted; /* another one when this is over; it was woken */
+    char *told_error;       /* the first error of the latest load, while it is broken */
+    struct file_watch file_watch;
+    struct config_files files; /* that were looked for by the latest load */
     struct client *reload_client;
 
     bool announced; /* READY=1 was said */

@@ -78,8 +78,11 @@ class Gateway:
         self.write_policy(policy)
 
     def _listen(self):
-        while notice := self.notify.recv(4096):
-            self.notices.put(notice.decode().splitlines())
+        try:
+            while notice := self.notify.recv(4096):
+                self.notices.put(notice.decode().splitlines())
+        except OSError:
+            pass  # closed
 
     def write_policy(self, policy):
         text = f"version: 1\ngateway: {{resolvers: [{NAME_SERVER}]}}\n" \
