@@ -5,6 +5,8 @@ Sallyport beside the proxies people know, under load: the same work, the same pi
 
 Works (load_client.c says what each unit is):
     flows    new TLS flow: connect, ClientHello, 1 KiB answer, close; 64 at a time
+    latency  flows again, as many a second as 30 % of what the slowest subject managed: how long a new flow takes when there is
+             room; an open loop, so that what a stall keeps waiting is counted too
     refused  a name that is not allowed, 64 at a time
     echo     64 bytes there and back, on 64 flows
     down, up bulk, on 4 flows
@@ -34,6 +36,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests/netns"))
 import load_lab  # noqa: E402
+import picture  # noqa: E402
 import subjects as contestants  # noqa: E402
 from load_lab import Load, LoadLab, cpu_seconds, user_kib  # noqa: E402
 from series import Failure, machine, quantile  # noqa: E402
@@ -42,6 +45,7 @@ SPREAD_MAX = 0.20  # distance between the quartiles of the ratio, of the median
 SATURATED = 0.90   # of its CPU
 WORKS = {  # name: connections, unit, how many units a figure of CPU is for, its name
     "flows": (64, "flows/s", 1, "µs a flow"),
+    "latency": (512, "flows/s", 1, "µs a flow"),
     "refused": (64, "flows/s", 1, "µs a flow"),
     "echo": (64, "round trips/s", 1, "µs a round trip"),
     "down": (4, "GB/s", 1e9, "s a GB"),
@@ -50,6 +54,7 @@ WORKS = {  # name: connections, unit, how many units a figure of CPU is for, its
 }
 TITLES = {
     "flows": "New TLS flow: connect, ClientHello, 1 KiB answer, close; 64 at a time",
+    "latency": "New TLS flow at 30 % load",
     "refused": "Refused flow: a name that is not allowed; 64 at a time",
     "echo": "Round trip of 64 bytes on 64 flows",
     "down": "Bulk down, 4 flows",
@@ -72,7 +77,8 @@ class Figures:
             self.failures.setdefault("no unit was completed", 1)
             return
         self.rounds.append({"rate": units / result["seconds"], "cpu": subject / units, "all": everything / units,
-                            "busy": subject / result["seconds"], "others": others, "p99_us": result["latency_us"]["p99"]})
+                            "busy": subject / result["seconds"], "others": others, "p50_us": result["latency_us"]["p50"],
+                            "p99_us": result["latency_us"]["p99"]})
 
     def usable(self):
         return bool(self.rounds) and not self.failures
@@ -97,11 +103,11 @@ def cpu_busy_seconds(cpu):
     raise RuntimeError(f"no CPU {cpu}")
 
 
-def measure(lab, subject, work, milliseconds, figures):
+def measure(lab, subject, work, milliseconds, figures, rate=None):
     """One round of one subject: its CPU, and everybody's, over exactly the time of the work."""
     connections = WORKS[work][0]
     try:
-        load = Load(lab, subject.clients, work, connections, milliseconds)
+        load = Load(lab, subject.clients, work, connections, milliseconds, rate)
     except Failure as why:
         figures.failures[str(why)] = figures.failures.get(str(why), 0) + 1
         return
@@ -124,15 +130,29 @@ def measure(lab, subject, work, milliseconds, figures):
     figures.add(result, wall, own, everything, max(0.0, busy - own) / wall)
 
 
+LIGHT_LOAD = 0.3
+
+
+def offered_rate(table):
+    """The same for all: part of what the slowest of them managed when there was no limit."""
+    rates = [figures.median("rate") for figures in table.get("flows", {}).values() if figures.rounds]
+    return LIGHT_LOAD * min(rates) if rates else None
+
+
 def measure_works(lab, subjects, works, rounds, milliseconds):
     table = {}
     for work in works:
         able = [one for one in subjects if one.does(work)]
         table[work] = {one.name: Figures() for one in able}
+        rate = offered_rate(table) if work == "latency" else None
+        if work == "latency" and not rate:
+            print("latency: no rate of flows to take 30 % of; add `flows` to --works\n")
+            del table[work]
+            continue
         for turn in range(rounds + 1):  # the first is a warm-up: only its failures count
             for one in able[turn % len(able):] + able[:turn % len(able)]:
                 figures = table[work][one.name]
-                measure(lab, one, work, milliseconds, figures)
+                measure(lab, one, work, milliseconds, figures, rate)
                 if turn == 0:
                     figures.rounds.clear()
         print(report_work(work, table[work]), flush=True)
@@ -189,23 +209,25 @@ def _figure(seconds_a_unit, work):
 def report_work(work, row):
     _, rate_name, units, cpu_name = WORKS[work]
     lines = [f"### {TITLES[work]}", "",
-             f"| | {rate_name} | CPU: {cpu_name} | spread | all | CPU used | others' | p99 ms | failed |",
-             "|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
+             f"| | {rate_name} | CPU: {cpu_name} | spread | all | CPU used | others' | p50 ms | p99 ms | failed |",
+             "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for name, figures in row.items():
         failed = ", ".join(f"{count} {why}" for why, count in figures.failures.items()) or "0"
         if not figures.rounds:
-            lines.append(f"| {name} | | | | | | | | {failed} |")
+            lines.append(f"| {name} | | | | | | | | | {failed} |")
             continue
         kernel = name == contestants.Kernel.name
         rate = figures.median("rate") / units
-        p99 = f"{figures.median('p99_us') / 1000:.2f}" if units == 1 else ""
+        p50, p99 = (f"{figures.median(key) / 1000:.2f}" if units == 1 else "" for key in ("p50_us", "p99_us"))
         lines.append(f"| {name} | {f'{rate:.2f}' if units > 1 else f'{rate:.0f}'} "
                      f"| {'' if kernel else _figure(figures.median('cpu'), work)} "
                      f"| {'' if kernel else format(figures.spread('cpu'), '.0%')} | {_figure(figures.median('all'), work)} "
                      f"| {'' if kernel else format(figures.median('busy'), '.0%')} | {figures.median('others'):.0%} "
-                     f"| {p99} | {failed} |")
+                     f"| {p50} | {p99} | {failed} |")
     lines += ["", f"Sallyport's CPU: {ratio(row, 'cpu', min)[0]}; CPU of all: {ratio(row, 'all', min)[0]}; "
               f"throughput: {ratio(row, 'rate', max)[0]}.", ""]
+    if units == 1:
+        lines[-2:] = [f"{lines[-2][:-1]}; p50: {ratio(row, 'p50_us', min)[0]}; p99: {ratio(row, 'p99_us', min)[0]}.", ""]
     return "\n".join(lines)
 
 
@@ -230,6 +252,19 @@ def report_machine(facts, versions, arguments):
             f"{arguments.rounds} rounds of {arguments.seconds} s, {datetime.date.today()}.\n")
 
 
+def draw_picture(table, sizes, facts):
+    """Of what did not fail. The bars are medians; the ratios in the tables, which are of rounds, say more."""
+    works = []
+    for work, row in table.items():
+        rows = [(name, figures.median("cpu"), f"{_figure(figures.median('cpu'), work)} {WORKS[work][3]}")
+                for name, figures in row.items() if name != contestants.Kernel.name and figures.usable()]
+        works.append((TITLES[work], rows))
+    rows = [(name, size["bytes_a_flow"], f"{size['bytes_a_flow']:.0f} bytes") for name, size in sizes.items() if size["bytes_a_flow"]]
+    if rows:
+        works.append(("User-space memory of an idle flow", rows))
+    return picture.draw(works, f"{facts['cpu']}, {facts['cores']} cores, Linux {facts['kernel']}, {datetime.date.today()}")
+
+
 def versions(lab):
     found = []
     for argv in ([lab.binary, "--version"], ["haproxy", "-v"], ["nginx", "-v"], ["sniproxy", "-V"]):
@@ -242,13 +277,14 @@ def versions(lab):
 
 def run(lab, arguments):
     facts = {**machine(), "load_before": os.getloadavg()}
-    subjects, parts = [], []
+    subjects, parts, sizes = [], [], {}
     try:
         for kind in contestants.ALL:
             if kind is contestants.Sallyport or not arguments.subjects or kind.name.lower().split()[0] in arguments.subjects:
                 subjects.append(kind(lab))
         if "idle" in arguments.works:
-            parts.append(report_idle(measure_idle(lab, subjects, arguments.flows), arguments.flows))
+            sizes = measure_idle(lab, subjects, arguments.flows)
+            parts.append(report_idle(sizes, arguments.flows))
             print(parts[0])
         works = [work for work in arguments.works if work != "idle"]
         table = measure_works(lab, subjects, works, arguments.rounds, int(arguments.seconds * 1000))
@@ -261,6 +297,7 @@ def run(lab, arguments):
     text = "\n".join(["## Under load", "", *(report_work(work, row) for work, row in table.items()), *parts, *closing])
     arguments.results.mkdir(parents=True, exist_ok=True)
     (arguments.results / "load.md").write_text(text)
+    (arguments.results / "load.svg").write_text(draw_picture(table, sizes, facts))
     return all(row["Sallyport"].usable() for row in table.values() if "Sallyport" in row)
 
 

@@ -1,8 +1,10 @@
 /*
- * The load generator: load_client WORK ADDRESS NAME CONNECTIONS MILLISECONDS
+ * The load generator: load_client WORK ADDRESS NAME CONNECTIONS MILLISECONDS [RATE]
  *
  * Closed loop: CONNECTIONS connections, each with one unit of work under way, as fast as they are answered. One thread, one
- * epoll set. The protocol is that of load_protocol.h. WORK is
+ * epoll set. With a RATE (units a second; `flows` only) it is an open loop: a unit is due every 1/RATE seconds, whether those
+ * before it were answered or not, and its latency counts from when it was due, so that a stall is seen in all that it kept
+ * waiting. CONNECTIONS is then how many may be under way. The protocol is that of load_protocol.h. WORK is
  *
  *   flows     a unit is connect, ClientHello, the whole answer, FIN both ways; then a new connection
  *   refused   the same, but it must be refused: a reset or FIN, perhaps a TLS alert, and not one byte of the server's
@@ -71,6 +73,8 @@ static int set;
 static struct connection *connections;
 static size_t connection_count, busy;
 static bool running; /* new units are begun */
+static double rate;  /* units a second; 0: a closed loop */
+static struct connection *free_one; /* of an open loop: where the search for one begins */
 static uint64_t units, failures[FAILURES];
 static uint32_t *latencies; /* microseconds */
 static size_t latency_count, latency_room;
@@ -125,7 +129,7 @@ static void fail(struct connection *c, enum failure why)
 {
     failures[why]++;
     shut(c);
-    if (running && one_connection_a_unit())
+    if (running && rate == 0 && one_connection_a_unit())
         begin(c);
 }
 
@@ -137,7 +141,7 @@ static void succeed(struct connection *c)
         shut(c);
     else
         enter(c, IDLE);
-    if (running)
+    if (running && rate == 0)
         begin(c);
 }
 
@@ -164,9 +168,9 @@ static void dial(struct connection *c)
 }
 
 /* A unit; when there is no connection yet, its opening belongs to it. */
-static void begin(struct connection *c)
+static void begin_at(struct connection *c, uint64_t due)
 {
-    c->began = now_ns();
+    c->began = due;
     c->received = 0;
     if (c->phase == OFF) {
         dial(c);
@@ -178,6 +182,11 @@ static void begin(struct connection *c)
         say(c, request, request_length);
     else
         say(c, block, LOAD_ECHO_SIZE);
+}
+
+static void begin(struct connection *c)
+{
+    begin_at(c, now_ns());
 }
 
 static void connected(struct connection *c)
@@ -344,12 +353,18 @@ static void ready(struct connection *c, uint32_t events)
         pour(c);
 }
 
-static void turn(int timeout_ms)
+static void turn_for(uint64_t ns)
 {
+    const struct timespec patience = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
     struct epoll_event events[256];
-    int count = epoll_wait(set, events, 256, timeout_ms);
+    int count = epoll_pwait2(set, events, 256, &patience, NULL);
     for (int i = 0; i < count; i++)
         ready(events[i].data.ptr, events[i].events);
+}
+
+static void turn(unsigned timeout_ms)
+{
+    turn_for(timeout_ms * 1000000ull);
 }
 
 /* ---- the course of a run ---- */
@@ -364,6 +379,38 @@ static void open_all(void)
         if (now_ns() > deadline)
             break;
     }
+}
+
+/* One that is not in use, or NULL: then what is due waits, and its latency grows. */
+static struct connection *find_free(void)
+{
+    for (size_t i = 0; i < connection_count; i++) {
+        struct connection *c = free_one;
+        free_one = free_one + 1 == connections + connection_count ? connections : free_one + 1;
+        if (c->phase == OFF)
+            return c;
+    }
+    return NULL;
+}
+
+static double run_open_loop(unsigned milliseconds)
+{
+    uint64_t start = now_ns(), end = start + (uint64_t)milliseconds * 1000000, begun = 0;
+    running = true;
+    free_one = connections;
+    for (uint64_t now = start; now < end; now = now_ns()) {
+        uint64_t due = start + (uint64_t)((double)begun * 1e9 / rate);
+        struct connection *c = due <= now ? find_free() : NULL;
+        if (c) {
+            begin_at(c, due);
+            begun++;
+        }
+        turn_for(c || due <= now ? 0 : due - now);
+    }
+    running = false;
+    for (uint64_t patience = now_ns() + GRACE_MS * 1000000ull; busy && now_ns() < patience;)
+        turn(10);
+    return (double)(end - start) / 1e9;
 }
 
 static double run(unsigned milliseconds)
@@ -456,10 +503,12 @@ static void prepare(char **argv)
 
 int main(int argc, char **argv)
 {
-    if (argc != 6)
-        errx(2,
-             "usage: load_client flows|refused|echo|down|up|http|hold ADDRESS NAME CONNECTIONS MILLISECONDS");
+    if (argc != 6 && argc != 7)
+        errx(2, "usage: load_client flows|refused|echo|down|up|http|hold ADDRESS NAME CONNECTIONS MILLISECONDS [RATE]");
     prepare(argv);
+    rate = argc == 7 ? strtod(argv[6], NULL) : 0;
+    if (argc == 7 && (rate <= 0 || work != FLOWS))
+        errx(2, "a rate is positive, and of flows");
     if (work == ECHO || work == HOLD)
         open_all();
     printf("ready\n");
@@ -467,7 +516,8 @@ int main(int argc, char **argv)
     while (getchar() != '\n')
         if (feof(stdin))
             return 1;
-    double seconds = work == HOLD ? 0 : run((unsigned)strtoul(argv[5], NULL, 10));
+    unsigned milliseconds = (unsigned)strtoul(argv[5], NULL, 10);
+    double seconds = work == HOLD ? 0 : rate > 0 ? run_open_loop(milliseconds) : run(milliseconds);
     give_up_rest();
     report(seconds);
     while (getchar() != EOF)

@@ -179,10 +179,12 @@ def user_kib(pid):
 class Load:
     """A load_client that has said "ready"."""
 
-    def __init__(self, lab, clients, work, connections, milliseconds=0):
-        kind = {"refused": "flows", "hold": "echo"}.get(work, work)
+    def __init__(self, lab, clients, work, connections, milliseconds=0, rate=None):
+        mode = "flows" if work == "latency" else work
+        kind = {"refused": "flows", "hold": "echo"}.get(mode, mode)
         name = REFUSED_NAME if work == "refused" else NAMES[kind]
-        argv = [lab.folder / "load_client", work, SERVERS[kind], name, connections, milliseconds]
+        argv = [lab.folder / "load_client", mode, SERVERS[kind], name, connections, milliseconds,
+                *([f"{rate:.1f}"] if rate else [])]
         self.process = clients.spawn(pinned(lab.load_cpu, argv), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline() != "ready\n":
             raise Failure(f"load_client {work} did not get ready")

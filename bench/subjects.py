@@ -15,7 +15,7 @@ from lab import NAME_SERVER, wait_until
 from load_lab import NAMES, PROXY_PORT, SERVERS, pinned, resolve_all, tune
 
 TLS_KINDS = [kind for kind in SERVERS if kind != "http"]
-TLS_WORKS = {"flows", "refused", "echo", "down", "up", "hold"}
+TLS_WORKS = {"flows", "latency", "refused", "echo", "down", "up", "hold"}
 
 
 class Kernel:
