@@ -6,6 +6,7 @@
 #include "gateway/worker.h"
 #include "redirect/control.h"
 #include "redirect/daemon.h"
+#include "redirect/network_rules.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -20,10 +21,10 @@
 
 struct gateway_options {
     const char *file, *control, *state, *audit, *drain;
-    bool watch, help;
+    bool watch, help, remove_networks;
 };
 
-enum { OPTION_CONTROL = 256, OPTION_STATE, OPTION_AUDIT, OPTION_DRAIN, OPTION_WATCH };
+enum { OPTION_CONTROL = 256, OPTION_STATE, OPTION_AUDIT, OPTION_DRAIN, OPTION_WATCH, OPTION_REMOVE_NETWORKS };
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
@@ -32,6 +33,7 @@ static const struct option long_options[] = {
     {"audit", required_argument, NULL, OPTION_AUDIT},
     {"drain", required_argument, NULL, OPTION_DRAIN},
     {"watch", no_argument, NULL, OPTION_WATCH},
+    {"remove-networks", no_argument, NULL, OPTION_REMOVE_NETWORKS},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -48,6 +50,8 @@ static int take_option(const struct command *self, struct gateway_options *o, in
         o->help = true;
     else if (option == OPTION_WATCH)
         o->watch = true;
+    else if (option == OPTION_REMOVE_NETWORKS)
+        o->remove_networks = true;
     else if (option == ':')
         return command_misuse(self, "%s needs a value", argv[optind - 1]);
     else if (!value)
@@ -137,6 +141,26 @@ static int serve(const struct gateway_options *o, unsigned drain_ms)
     return status;
 }
 
+/* A gateway that runs would not notice, and its networks would be open. */
+static int remove_networks(const struct gateway_options *o)
+{
+    const char *control = o->control ? o->control : CONTROL_DEFAULT_PATH;
+    struct error err;
+    json_t *answer = NULL, *question = json_pack("{s:s}", "do", "status");
+    bool there = question && control_call(control, question, NULL, 0, &answer, &err) == 0;
+    json_decref(question);
+    json_decref(answer);
+    if (there) {
+        fprintf(stderr, "sallyport gateway: a gateway answers at %s: take the networks out of its policy file and load it "
+                        "anew (sallyport reload), or end it first\n", control);
+        return EXIT_NO;
+    }
+    if (network_rules_remove(&err) == 0)
+        return EXIT_YES;
+    fprintf(stderr, "sallyport gateway: %s\n", err.text);
+    return EXIT_NO;
+}
+
 static int run(const struct command *self, int argc, char **argv)
 {
     struct gateway_options o = {0};
@@ -153,12 +177,14 @@ static int run(const struct command *self, int argc, char **argv)
         return EXIT_WRONG;
     }
     log_set_level(LOG_LEVEL_INFO);
+    if (o.remove_networks)
+        return remove_networks(&o);
     return serve(&o, drain_ms);
 }
 
 const struct command command_gateway = {
     .name = "gateway",
-    .arguments = "[-c FILE] [--control SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS] [--watch]",
+    .arguments = "[-c FILE] [--control SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS] [--watch] | --remove-networks",
     .summary = "is the daemon that containers are captured by",
     .run = run,
     .help = "  -c, --config FILE    the policy file; without it " POLICY_DEFAULT_FILE "\n"
@@ -167,6 +193,7 @@ const struct command command_gateway = {
             "  --audit FILE         append the audit events to FILE, whatever the policy file says\n"
             "  --drain SECONDS      how long flows that are up may go on after SIGTERM; without it 10\n"
             "  --watch              load the policy file anew when it, or a file that it names, has changed\n"
+            "  --remove-networks    take the rules of captured networks out of force for good, and end\n"
             "\n"
             "Stays in the foreground. SIGHUP loads the policy file anew (one with errors changes nothing), SIGUSR1 opens\n"
             "the audit file anew, SIGTERM ends it: containers stay enrolled, and closed, until it is started again.\n"

@@ -189,6 +189,9 @@ static int build_assignments(struct load *load)
         if (a->container && !to->container)
             return -ENOMEM;
     }
+    for (const struct network_draft *n = load->networks; n; n = n->next)
+        if (n->policy.name)
+            s->networks[n->index].policy = config_policy(s, n->policy.name);
     s->fallback = config_policy(s, load->fallback.name ? load->fallback.name : "deny");
     return 0;
 }

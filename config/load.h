@@ -70,6 +70,13 @@ struct assign_draft {
     struct reference policy;
 };
 
+/* An entry of `networks`: the network is in the snapshot already, but for its policy. */
+struct network_draft {
+    struct network_draft *next;
+    size_t index; /* in the snapshot */
+    struct reference policy;
+};
+
 struct load {
     const char *name;   /* what errors call the text */
     const char *folder; /* relative paths start here */
@@ -81,6 +88,7 @@ struct load {
     struct draft *drafts;
     struct assign_draft *assigns;
     struct reference fallback; /* `default` */
+    struct network_draft *networks;
     struct names_file *files;
     struct bundle_writer record;  /* what is read goes there as well */
     const struct bundle *bundle;  /* read from it, not from files */
@@ -111,6 +119,8 @@ int load_file_read(struct load *load, const char *path, size_t limit, char **ret
 /* read.c: the schema of the file. */
 struct node;
 void read_file(struct load *load, const struct node *root);
+/* read_networks.c */
+void read_networks(struct load *load, const struct node *node, void *object);
 /* check_rule.c: one rule by itself; reports what is wrong with it. `file` is what errors call the place. */
 bool check_rule(struct load *load, const char *file, struct mark mark, const char *text, size_t length,
                 bool deny);

@@ -255,28 +255,11 @@ static void read_gateway(struct load *load, const struct node *node, void *objec
 
 /* ---- destinations ---- */
 
-static bool read_network(struct load *load, const struct node *node, const char *what, struct cidr *ret)
-{
-    char shown[ADDR_TEXT_MAX];
-    const char *text = schema_text(load, node, what);
-    if (!text)
-        return false;
-    if (cidr_parse(text, strlen(text), false, ret))
-        return true;
-    if (cidr_parse(text, strlen(text), true, ret))
-        report(load, node->mark, "%s cannot be %s: bits are set behind the prefix; write %s", what, text,
-               cidr_format(ret, shown));
-    else
-        report(load, node->mark, "%s cannot be \"%s\": write ADDR/LEN, as 10.20.0.0/16 or \"2001:db8::/32\"",
-               what, text);
-    return false;
-}
-
 static void read_destination(struct load *load, const struct node *node, void *object)
 {
     struct config_snapshot *snapshot = object;
     struct cidr net;
-    if (!read_network(load, node, "a destination", &net))
+    if (!schema_network(load, node, "a destination", &net))
         return;
     if (snapshot->destination_count == DESTINATIONS_MAX) {
         report(load, node->mark, "too many destinations: write at most %d, in larger networks",
@@ -529,7 +512,7 @@ static void read_assign_container(struct load *load, const struct node *node, vo
 static void read_assign_subnet(struct load *load, const struct node *node, void *object)
 {
     struct assign_draft *assign = object;
-    assign->has_subnet = read_network(load, node, "a subnet", &assign->subnet);
+    assign->has_subnet = schema_network(load, node, "a subnet", &assign->subnet);
 }
 
 static void read_assign_policy(struct load *load, const struct node *node, void *object)
@@ -597,6 +580,7 @@ void read_file(struct load *load, const struct node *root)
     static const struct field fields[] = {
         {"version", read_version},   {"gateway", read_gateway}, {"destinations", read_destinations},
         {"policies", read_policies}, {"assign", read_assign},   {"default", read_default},
+        {"networks", read_networks},
     };
     schema_map(load, root, "the file", FIELDS(fields), load->snapshot);
     if (root->kind == NODE_MAP && !has_key(root, "version"))

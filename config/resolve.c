@@ -140,5 +140,7 @@ void resolve_references(struct load *load)
         check_chain(load, draft);
     for (const struct assign_draft *assign = load->assigns; assign; assign = assign->next)
         check_policy_reference(load, &d, &assign->policy);
+    for (const struct network_draft *network = load->networks; network; network = network->next)
+        check_policy_reference(load, &d, &network->policy);
     check_policy_reference(load, &d, &load->fallback);
 }

@@ -187,6 +187,23 @@ int schema_choice(struct load *load, const struct node *node, const char *what, 
     return -1;
 }
 
+bool schema_network(struct load *load, const struct node *node, const char *what, struct cidr *ret)
+{
+    char shown[ADDR_TEXT_MAX];
+    const char *text = schema_text(load, node, what);
+    if (!text)
+        return false;
+    if (cidr_parse(text, strlen(text), false, ret))
+        return true;
+    if (cidr_parse(text, strlen(text), true, ret))
+        report(load, node->mark, "%s cannot be %s: bits are set behind the prefix; write %s", what, text,
+               cidr_format(ret, shown));
+    else
+        report(load, node->mark, "%s cannot be \"%s\": write ADDR/LEN, as 10.20.0.0/16 or \"2001:db8::/32\"",
+               what, text);
+    return false;
+}
+
 /* Decimal digits, at most nine of them, and what stands behind them. */
 static bool read_digits(const char *text, uint64_t *ret, const char **ret_rest)
 {

@@ -24,6 +24,8 @@ const char *schema_text(struct load *load, const struct node *node, const char *
 /* One of `words`: its index, or -1 after a report. */
 int schema_choice(struct load *load, const struct node *node, const char *what, const char *const *words,
                   size_t count);
+/* A network as ADDR/LEN; a bare address is a network of one. False after a report. */
+bool schema_network(struct load *load, const struct node *node, const char *what, struct cidr *ret);
 /* Numbers without quotes: "200"; times with their unit: "10s". False after a report. */
 bool schema_count(struct load *load, const struct node *node, const char *what, unsigned low, unsigned high,
                   unsigned *ret);

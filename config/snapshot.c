@@ -40,6 +40,9 @@ static void destroy(struct config_snapshot *s)
     for (size_t i = 0; i < s->host_count; i++)
         free(s->hosts[i].addresses);
     free(s->hosts);
+    for (size_t i = 0; i < s->network_count; i++)
+        free(s->networks[i].subnets);
+    free(s->networks);
     free(s->policies);
     free(s->own);
     free(s->parents);
@@ -142,6 +145,31 @@ const struct acl_policy *config_policy_for(const struct config_snapshot *snapsho
         return config_assign(snapshot, container_name, NULL);
     policy = config_policy(snapshot, asked);
     return policy ? policy : config_policy(snapshot, "deny");
+}
+
+const struct config_network *config_networks(const struct config_snapshot *snapshot, size_t *ret_count)
+{
+    *ret_count = snapshot->network_count;
+    return snapshot->networks;
+}
+
+const struct config_network *config_network(const struct config_snapshot *snapshot, const char *name)
+{
+    for (size_t i = 0; i < snapshot->network_count; i++)
+        if (!strcmp(snapshot->networks[i].name, name))
+            return &snapshot->networks[i];
+    return NULL;
+}
+
+const struct acl_policy *config_network_policy(const struct config_snapshot *snapshot, const char *name,
+                                               const struct addr *source)
+{
+    const struct config_network *network = config_network(snapshot, name);
+    if (!network)
+        return config_policy(snapshot, "deny");
+    if (!network->policy)
+        return config_assign(snapshot, NULL, source);
+    return config_policy(snapshot, acl_policy_name(network->policy)); /* in this snapshot it may have changes of its own */
 }
 
 const char *config_only_policy(const struct config_snapshot *snapshot)

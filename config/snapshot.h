@@ -49,6 +49,23 @@ struct config_limits {
     unsigned dns_queries_per_second; /* per container, burst of the same; default 200 */
 };
 
+/* A network whose packets pass this host (network capture). */
+#define CONFIG_NETWORKS_MAX 64
+#define CONFIG_INTERFACES_MAX 16
+#define CONFIG_SUBNETS_MAX 64
+#define CONFIG_NETWORK_NAME_MAX 32
+#define CONFIG_INTERFACE_SIZE 16 /* IFNAMSIZ: 15 bytes and a NUL */
+
+struct config_network {
+    char name[CONFIG_NETWORK_NAME_MAX + 1];
+    char interfaces[CONFIG_INTERFACES_MAX][CONFIG_INTERFACE_SIZE]; /* whole names, or the beginning of names and "*" */
+    size_t interface_count;
+    struct cidr *subnets; /* none: what the routes say */
+    size_t subnet_count;
+    bool transparent;                /* capture: tproxy */
+    const struct acl_policy *policy; /* NULL: by the assign rules */
+};
+
 struct config_snapshot;
 
 /* Errors of one run, in the order found: "file:line:col: message". */
@@ -105,6 +122,14 @@ const struct acl_policy *config_assign(const struct config_snapshot *snapshot, c
  * name), else, when `asked` is empty, what config_assign() gives it. Never NULL. */
 const struct acl_policy *config_policy_for(const struct config_snapshot *snapshot, const char *asked,
                                            const char *container_name);
+/* The entries of `networks`, in the order written. */
+const struct config_network *config_networks(const struct config_snapshot *snapshot, size_t *ret_count);
+/* NULL when there is none of that name. */
+const struct config_network *config_network(const struct config_snapshot *snapshot, const char *name);
+/* What a source address in the network of this name gets: the network's policy, else what config_assign() says; when there is no
+ * such network, the policy that denies everything. Never NULL. */
+const struct acl_policy *config_network_policy(const struct config_snapshot *snapshot, const char *name,
+                                               const struct addr *source);
 /* A name for the file's only policy, or NULL when there are none or several (then the user must say which).
  */
 const char *config_only_policy(const struct config_snapshot *snapshot);

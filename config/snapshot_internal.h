@@ -38,6 +38,9 @@ struct config_snapshot {
     size_t assignment_count;
     const struct acl_policy *fallback;
 
+    struct config_network *networks;
+    size_t network_count;
+
     struct config_resolver resolvers[RESOLVERS_MAX];
     size_t resolver_count;
     struct host *hosts; /* sorted by name */

@@ -89,10 +89,12 @@ def check_keys():
     tables += re.findall(r"^void (read_file)\(struct load.*?fields\[\] = \{(.*?)\};", source("config/read.c"), flags=re.M | re.S)
     tables += re.findall(r"^void (read_rule_map)\(struct load.*?fields\[\] = \{(.*?)\};", source("config/read_rule.c"),
                          flags=re.M | re.S)
+    tables += re.findall(r"^static void (read_network)\(struct load.*?fields\[\] = \{(.*?)\};", source("config/read_networks.c"),
+                         flags=re.M | re.S)
     keys = {name: re.findall(r'\{"(\w+)", read_', table) for name, table in tables}
     expected = {"read_file": "The file", "read_gateway": "gateway", "read_audit": "gateway.audit", "read_limits": "gateway.limits",
                 "read_destinations": "destinations", "read_policy": "policies", "read_policy_limits": "policies.limits", "read_assignment": "assign",
-                "read_rule_map": "Maps"}
+                "read_network": "networks", "read_rule_map": "Maps"}
     complain_unless(set(keys) == set(expected), f"check_manual.py does not know the maps of config/read.c: {sorted(keys)}")
     parts = re.split(r"^\.S[sh] (.+)$", CONFIG, flags=re.M)
     described = dict(zip(parts[1::2], parts[2::2]))

@@ -154,6 +154,7 @@ static void put_network(struct line *line, const struct audit_event *event)
 {
     struct json *j = &line->json;
     json_object(j, "network");
+    put_text(line, "name", event->network_name);
     put_text(line, "transport", event->transport);
     put_text(line, "protocol", event->protocol);
     json_constant(j, "direction", "egress");

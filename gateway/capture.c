@@ -6,6 +6,7 @@
 #include "base/fds.h"
 #include "base/log.h"
 #include "config/overrides.h"
+#include "gateway/tenants.h"
 #include "redirect/nflog.h"
 
 #include <errno.h>
@@ -46,9 +47,16 @@ static void accept_ready(struct poll_handle *handle, uint32_t events)
         int fd = accept4(handle->fd, (struct sockaddr *)&from, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             addr_from_sockaddr((struct sockaddr *)&from, &source);
-            flow_start(listener->capture, listener, fd, &source);
-            if (listener->capture->flows_over_rate >= REFUSALS_BEFORE_PAUSE) {
-                listener->capture->flows_over_rate = 0;
+            struct capture *capture = capture_of(listener->capture, &source);
+            if (!capture) {
+                close(fd);
+                continue;
+            }
+            flow_start(capture, listener, fd, &source);
+            if (capture->flows_over_rate >= REFUSALS_BEFORE_PAUSE) {
+                capture->flows_over_rate = 0;
+                if (capture->network)
+                    continue; /* the others in the network are not to wait for it */
                 deadline_start(&w->accept_pauses, &listener->pause);
                 return;
             }
@@ -93,6 +101,33 @@ static const char *transport_name(uint8_t protocol)
     }
 }
 
+struct capture *capture_of(struct capture *capture, const struct addr *source)
+{
+    return capture->tenants ? tenants_get(capture->tenants, source) : capture;
+}
+
+/* Behind TPROXY a socket's own address is the one that was dialled; its listener's is nobody's to dial. */
+static int transparent_destination(const struct capture_listener *listener, int fd, struct addr *ret)
+{
+    struct sockaddr_storage own;
+    socklen_t length = sizeof(own);
+    struct addr dialled;
+    if (getsockname(fd, (struct sockaddr *)&own, &length) < 0)
+        return -errno;
+    if (!addr_from_sockaddr((struct sockaddr *)&own, &dialled))
+        return -EAFNOSUPPORT;
+    if (addr_equal(&dialled, &listener->local))
+        return -ELOOP;
+    *ret = dialled;
+    return 0;
+}
+
+int capture_destination(const struct capture_listener *listener, int fd, struct addr *ret)
+{
+    return listener->capture->transparent ? transparent_destination(listener, fd, ret)
+                                          : original_destination(fd, listener->local.family, ret);
+}
+
 static void report_packet(struct capture *capture, const struct nflog_event *packet)
 {
     char what[ADDR_TEXT_MAX + 16], address[ADDR_TEXT_MAX];
@@ -104,11 +139,19 @@ static void report_packet(struct capture *capture, const struct nflog_event *pac
     report_denied(capture->worker->report, what, ACL_PORT_DENIED);
 }
 
+/* A source that has nothing here yet gets no tenant by what is refused: it could be anybody's. */
+static const struct acl_policy *policy_of(const struct capture *capture, const struct nflog_event *packet)
+{
+    return capture->tenants && packet
+               ? config_network_policy(capture->worker->snapshot, capture->name, &packet->source)
+               : capture->policy;
+}
+
 /* `packet` is NULL when only the count is to be told. */
 static void audit_packet(struct capture *capture, const struct nflog_event *packet)
 {
     struct worker *w = capture->worker;
-    struct audit_event event = worker_event(w, capture, capture->policy);
+    struct audit_event event = worker_event(w, capture, policy_of(capture, packet));
     event.action = AUDIT_PACKET_DENIED;
     event.reason = ACL_PORT_DENIED;
     event.left_out = capture->packets_left_out;
@@ -117,6 +160,7 @@ static void audit_packet(struct capture *capture, const struct nflog_event *pack
         event.transport = transport_name(packet->protocol);
         event.source = packet->source;
         event.destination = packet->destination;
+        event.detail = packet->spoofed ? "the source address is none of the network's" : NULL;
     }
     if (audit_submit(w->audit, &event) == 0)
         capture->packets_left_out = 0;
@@ -138,6 +182,8 @@ static void packet_denied(const struct nflog_event *packet, void *arg)
     capture->packets_seen = true;
     capture->packets_next = packet->sequence + 1;
     metric_add(&w->metrics->packets_denied, 1 + (uint64_t)missed);
+    if (capture->tenants && tenants_find(capture->tenants, &packet->source))
+        capture = tenants_find(capture->tenants, &packet->source); /* no tenant drowns what others are refused */
     report_packet(capture, packet);
     if (rate_take(&capture->packet_rate, PACKET_EVENTS_PER_SECOND, uv_now(&w->loop)))
         audit_packet(capture, packet);
@@ -201,7 +247,13 @@ int capture_add(struct worker *worker, const struct channel_message *who, struct
         return -ENOMEM;
     }
     capture->worker = worker;
-    capture->policy = config_container_policy(worker->snapshot, who->container_id, who->container_name, who->policy);
+    if (who->type == CHANNEL_NETWORK) {
+        capture->tenants = tenants_create(capture);
+        capture->transparent = who->transparent;
+        r = capture->tenants ? 0 : -ENOMEM;
+    }
+    capture->policy = capture->tenants ? config_network_policy(worker->snapshot, who->container_name, NULL)
+                                       : config_container_policy(worker->snapshot, who->container_id, who->container_name, who->policy);
     snprintf(capture->id, sizeof(capture->id), "%s", who->container_id);
     snprintf(capture->name, sizeof(capture->name), "%s", who->container_name);
     snprintf(capture->image, sizeof(capture->image), "%s", who->container_image);
@@ -246,6 +298,8 @@ struct capture *capture_find(const struct worker *worker, const char *id)
 void capture_close(struct capture *capture)
 {
     dns_service_forget(capture);
+    if (capture->tenants)
+        tenants_each(capture->tenants, dns_service_forget);
     for (int family = 0; family < 2; family++) {
         listener_remove(&capture->tcp[family]);
         listener_remove(&capture->dns_udp[family]);
@@ -255,14 +309,20 @@ void capture_close(struct capture *capture)
     listener_remove(&capture->nflog);
 }
 
-/* The flows must have ended before. */
-void capture_remove(struct capture *capture)
+void capture_tell_left_out(struct capture *capture)
 {
     if (capture->packets_left_out)
         audit_packet(capture, NULL);
+}
+
+/* The flows must have ended before. */
+void capture_remove(struct capture *capture)
+{
+    capture_tell_left_out(capture);
     capture_close(capture);
     fd_close(&capture->raw[0]);
     fd_close(&capture->raw[1]);
+    tenants_destroy(capture->tenants);
     capture->worker->capture_count--;
     list_remove(&capture->link);
     free(capture);

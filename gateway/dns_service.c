@@ -448,13 +448,15 @@ static bool read_questions(struct capture_listener *listener)
     bool more = got == UDP_BATCH || (got < 0 && errno != EAGAIN);
     answers.fd = listener->poll.fd;
     for (int i = 0; i < got; i++) {
-        struct dns_question question = {.capture = listener->capture,
+        struct addr source = {0};
+        addr_from_sockaddr((const struct sockaddr *)&peers[i], &source);
+        struct dns_question question = {.capture = capture_of(listener->capture, &source),
                                         .udp_fd = listener->poll.fd,
                                         .peer = peers[i],
                                         .peer_length = messages[i].msg_hdr.msg_namelen,
                                         .bytes = bytes[i],
                                         .length = messages[i].msg_len};
-        if (question.length > 0 && question.length <= QUERY_MAX)
+        if (question.capture && question.length > 0 && question.length <= QUERY_MAX)
             take_message(&question);
     }
     answers_flush();
@@ -575,17 +577,20 @@ void dns_tcp_expired(struct deadline *deadline)
     connection_destroy(list_entry(deadline, struct dns_connection, idle));
 }
 
-static void connection_create(struct capture *capture, int fd, const struct sockaddr_storage *peer)
+static void connection_create(struct capture *whole, int fd, const struct sockaddr_storage *peer)
 {
+    struct addr source = {0};
+    addr_from_sockaddr((const struct sockaddr *)peer, &source);
+    struct capture *capture = capture_of(whole, &source);
     struct dns_connection *connection =
-        capture->dns_connections < TCP_CONNECTIONS_MAX ? calloc(1, sizeof(*connection)) : NULL;
+        capture && capture->dns_connections < TCP_CONNECTIONS_MAX ? calloc(1, sizeof(*connection)) : NULL;
     if (!connection) {
         close(fd);
         return;
     }
     connection->capture = capture;
     connection->writable = true;
-    addr_from_sockaddr((const struct sockaddr *)peer, &connection->source);
+    connection->source = source;
     poll_handle_init(&connection->poll, connection_ready);
     deadline_init(&connection->idle);
     list_append(&capture->worker->dns_connections, &connection->link);

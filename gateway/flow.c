@@ -464,7 +464,7 @@ static bool admit(struct flow *flow, const struct capture_listener *listener)
     const struct worker *w = flow->worker;
     const struct acl_limits *own = acl_policy_limits(flow->policy);
     unsigned flows = own->flows ? own->flows : w->limits->flows_per_container;
-    int r = original_destination(flow->client.poll.fd, listener->local.family, &flow->destination);
+    int r = capture_destination(listener, flow->client.poll.fd, &flow->destination);
     if (r < 0) {
         flow->destination = listener->local;
         flow_deny(flow, ACL_LOOP, r == -ELOOP ? "the gateway itself was dialled" : "no original destination");

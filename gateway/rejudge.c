@@ -14,6 +14,7 @@
 
 #include "config/overrides.h"
 #include "gateway/flow.h"
+#include "gateway/tenants.h"
 
 #include <stdlib.h>
 
@@ -82,12 +83,26 @@ static void judge_flow(struct flow *flow)
 
 /* ---- all of them ---- */
 
+static void judge_tenant(struct capture *tenant)
+{
+    tenant->policy = config_network_policy(tenant->worker->snapshot, tenant->name, &tenant->source);
+}
+
+static void judge_network(struct capture *network)
+{
+    network->policy = config_network_policy(network->worker->snapshot, network->name, NULL);
+    tenants_each(network->tenants, judge_tenant);
+}
+
 static void judge_captures(struct worker *w)
 {
     for (struct list *link = w->captures.next; link != &w->captures; link = link->next) {
         struct capture *capture = list_entry(link, struct capture, link);
-        capture->policy =
-            config_container_policy(w->snapshot, capture->id, capture->name, capture->policy_asked);
+        if (capture->tenants)
+            judge_network(capture);
+        else
+            capture->policy =
+                config_container_policy(w->snapshot, capture->id, capture->name, capture->policy_asked);
     }
 }
 

@@ -14,6 +14,7 @@
 #include "gateway/own_address.h"
 #include "gateway/rejudge.h"
 #include "gateway/reload.h"
+#include "gateway/tenants.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -33,6 +34,7 @@
 #define LINGER_MS 2000        /* for a refused client to read why */
 #define DNS_TCP_IDLE_MS 10000 /* RFC 7766 section 6.2.3 */
 #define ACCEPT_PAUSE_MS 50
+#define TENANT_IDLE_MS 60000 /* its limits have filled up again by then */
 #define FINISH_MS 1000 /* for bytes on their way when the command has ended */
 #define AUDIT_FLUSH_MS 3000
 #define NAMEBOOK_PAIRS 65536
@@ -86,11 +88,13 @@ bool worker_may_dial(const struct worker *worker, const struct acl_policy *polic
 struct audit_event worker_event(const struct worker *worker, const struct capture *capture,
                                 const struct acl_policy *policy)
 {
+    bool network = capture->tenants || capture->network;
     return (struct audit_event){
         .policy = acl_policy_name(policy),
         .policy_version = config_version(worker->snapshot),
-        .container_id = capture->id,
-        .container_name = capture->name,
+        .container_id = network ? NULL : capture->id,
+        .container_name = network ? NULL : capture->name,
+        .network_name = network ? capture->name : NULL,
         .container_image = *capture->image ? capture->image : NULL,
         .pod = *capture->pod ? capture->pod : NULL,
         .pod_namespace = *capture->pod_namespace ? capture->pod_namespace : NULL,
@@ -208,7 +212,7 @@ static void withdraw(struct worker *w, const struct channel_message *message)
     for (struct list *link = w->flows.next, *next; capture && link != &w->flows; link = next) {
         struct flow *flow = list_entry(link, struct flow, link);
         next = link->next;
-        if (flow->capture == capture)
+        if (flow->capture == capture || flow->capture->network == capture)
             flow_end(flow, AUDIT_CLOSE_GATEWAY, "withdrawn", true);
     }
     if (capture) {
@@ -237,6 +241,7 @@ static void obey(struct worker *w, const struct channel_message *message, struct
 {
     switch (message->type) {
     case CHANNEL_CAPTURE:
+    case CHANNEL_NETWORK:
         take_capture(w, message, sockets);
         break;
     case CHANNEL_WITHDRAW:
@@ -345,6 +350,7 @@ static void start_deadlines(struct worker *w)
     deadline_queue_init(&w->half_close_timeouts, &w->loop, l->half_close_timeout_ms, flow_half_close_expired);
     deadline_queue_init(&w->linger_timeouts, &w->loop, LINGER_MS, flow_linger_expired);
     deadline_queue_init(&w->dns_tcp_timeouts, &w->loop, DNS_TCP_IDLE_MS, dns_tcp_expired);
+    deadline_queue_init(&w->tenant_timeouts, &w->loop, TENANT_IDLE_MS, tenants_expired);
     deadline_queue_init(&w->accept_pauses, &w->loop, ACCEPT_PAUSE_MS, capture_accept_expired);
 }
 
@@ -446,7 +452,7 @@ static void finish_deadlines(struct worker *w)
 {
     struct deadline_queue *const queues[] = {
         &w->hello_timeouts,      &w->connect_timeouts, &w->attempt_staggers, &w->idle_timeouts,
-        &w->half_close_timeouts, &w->linger_timeouts,  &w->dns_tcp_timeouts, &w->accept_pauses};
+        &w->half_close_timeouts, &w->linger_timeouts,  &w->dns_tcp_timeouts, &w->accept_pauses, &w->tenant_timeouts};
     for (size_t i = 0; i < sizeof(queues) / sizeof(*queues); i++)
         deadline_queue_finish(queues[i]);
 }

@@ -1,7 +1,7 @@
 /*
  * What the files of the worker share: one loop, its captures, its flows.
  *
- *   capture    one enrolled namespace: its listeners, its identity, its policy (capture.c)
+ *   capture    one enrolled namespace, or a captured network, or one source address in it (tenants.c): its listeners, its identity, its policy (capture.c)
  *   flow       one captured TCP connection and its upstream twin (flow.c, dial.c, relay.c, http_flow.c)
  *   dns        the name service for the captures (dns_service.c)
  */
@@ -52,7 +52,7 @@ struct worker {
     struct namebook *names;
     struct report *report;
     struct deadline_queue hello_timeouts, connect_timeouts, attempt_staggers, idle_timeouts,
-        half_close_timeouts, linger_timeouts, dns_tcp_timeouts, accept_pauses;
+        half_close_timeouts, linger_timeouts, dns_tcp_timeouts, accept_pauses, tenant_timeouts;
     struct pipe_pool pipes;
     struct slab flow_slab, dial_slab;
     struct list captures, flows, ended_flows;
@@ -91,6 +91,10 @@ struct capture_listener {
 struct capture {
     struct list link;
     struct worker *worker;
+    struct tenants *tenants; /* of a network; else NULL */
+    struct capture *network; /* of a tenant; else NULL */
+    struct addr source;      /* of a tenant: its address */
+    bool transparent;        /* captured by TPROXY */
     char id[CHANNEL_ID_MAX], name[CHANNEL_ID_MAX], image[CHANNEL_IMAGE_MAX];
     char pod[CHANNEL_IMAGE_MAX], pod_namespace[CHANNEL_ID_MAX];
     char policy_asked[CHANNEL_ID_MAX]; /* "": by the assign rules */
@@ -116,6 +120,13 @@ struct capture *capture_find(const struct worker *worker, const char *id);
 /* Its listeners alone: nothing new comes, flows go on. */
 void capture_close(struct capture *capture);
 void capture_accept_expired(struct deadline *deadline);
+
+/* Whose is what comes from this address: the capture itself, or in a network the tenant. NULL: there are too many. */
+struct capture *capture_of(struct capture *capture, const struct addr *source);
+/* Where the client of an accepted connection wanted to go; as original_destination(). */
+int capture_destination(const struct capture_listener *listener, int fd, struct addr *ret);
+/* Refused packets that were counted, and that no event has told of, get one. */
+void capture_tell_left_out(struct capture *capture);
 
 /* What of the snapshot is kept elsewhere: time limits, name servers, the cap on flows. */
 void worker_apply_config(struct worker *worker);

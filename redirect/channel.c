@@ -9,6 +9,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 static_assert(sizeof(struct capture_sockets) == CAPTURE_SOCKETS * sizeof(int),
@@ -30,19 +31,24 @@ static int send_message(int channel, const struct channel_message *message, cons
     return fds_send(channel, message, sizeof(*message), fds, count);
 }
 
-int channel_send_container(int channel, uint32_t serial, const struct channel_container *who,
-                           const struct capture_sockets *sockets)
+static int send_with_sockets(int channel, struct channel_message *message, const struct capture_sockets *sockets)
 {
-    struct channel_message message = {.type = CHANNEL_CAPTURE, .serial = serial};
     int all[CAPTURE_SOCKETS], fds[CAPTURE_SOCKETS];
     size_t count = 0;
     memcpy(all, sockets, sizeof(all));
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++) {
         if (all[i] < 0)
             continue;
-        message.present |= (uint16_t)(1u << i);
+        message->present |= (uint16_t)(1u << i);
         fds[count++] = all[i];
     }
+    return send_message(channel, message, fds, count);
+}
+
+int channel_send_container(int channel, uint32_t serial, const struct channel_container *who,
+                           const struct capture_sockets *sockets)
+{
+    struct channel_message message = {.type = CHANNEL_CAPTURE, .serial = serial};
     int r = put_text(message.container_id, CHANNEL_ID_MAX, who->id);
     if (r == 0)
         r = put_text(message.container_name, CHANNEL_ID_MAX, who->name);
@@ -54,7 +60,7 @@ int channel_send_container(int channel, uint32_t serial, const struct channel_co
         r = put_text(message.pod_namespace, CHANNEL_ID_MAX, who->pod_namespace);
     if (r == 0)
         r = put_text(message.policy, CHANNEL_ID_MAX, who->policy);
-    return r < 0 ? r : send_message(channel, &message, fds, count);
+    return r < 0 ? r : send_with_sockets(channel, &message, sockets);
 }
 
 int channel_send_capture(int channel, const char *id, const char *name, const char *policy,
@@ -62,6 +68,29 @@ int channel_send_capture(int channel, const char *id, const char *name, const ch
 {
     const struct channel_container who = {.id = id, .name = name, .image = "", .policy = policy};
     return channel_send_container(channel, 0, &who, sockets);
+}
+
+static int network_id(const char *name, char ret[CHANNEL_ID_MAX])
+{
+    int length = snprintf(ret, CHANNEL_ID_MAX, "network %s", name);
+    return length < 0 || length >= CHANNEL_ID_MAX ? -ENAMETOOLONG : 0;
+}
+
+int channel_send_network(int channel, uint32_t serial, const char *name, bool transparent,
+                         const struct capture_sockets *sockets)
+{
+    struct channel_message message = {.type = CHANNEL_NETWORK, .serial = serial, .transparent = transparent};
+    int r = network_id(name, message.container_id);
+    if (r == 0)
+        r = put_text(message.container_name, CHANNEL_ID_MAX, name);
+    return r < 0 ? r : send_with_sockets(channel, &message, sockets);
+}
+
+int channel_send_network_end(int channel, uint32_t serial, const char *name)
+{
+    char id[CHANNEL_ID_MAX];
+    int r = network_id(name, id);
+    return r < 0 ? r : channel_send_withdraw(channel, serial, id);
 }
 
 int channel_send_withdraw(int channel, uint32_t serial, const char *id)
@@ -119,6 +148,7 @@ static int expected_descriptors(const struct channel_message *message)
 {
     switch (message->type) {
     case CHANNEL_CAPTURE:
+    case CHANNEL_NETWORK:
         return message->present >> CAPTURE_SOCKETS ? -1 : __builtin_popcount(message->present);
     case CHANNEL_AUDIT:
     case CHANNEL_CONFIG:
@@ -139,8 +169,9 @@ static void hand_out(const struct channel_message *message, const int *fds,
                      struct capture_sockets *ret_sockets, int *ret_fd)
 {
     int all[CAPTURE_SOCKETS];
+    bool sockets = message->type == CHANNEL_CAPTURE || message->type == CHANNEL_NETWORK;
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
-        all[i] = message->type == CHANNEL_CAPTURE && message->present & 1u << i ? *fds++ : -1;
+        all[i] = sockets && message->present & 1u << i ? *fds++ : -1;
     memcpy(ret_sockets, all, sizeof(all));
     *ret_fd = message->type == CHANNEL_AUDIT || message->type == CHANNEL_CONFIG || message->type == CHANNEL_CHANGES ? *fds : -1;
 }

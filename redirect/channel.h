@@ -2,6 +2,7 @@
  * Monitor and worker talk over one unix SOCK_SEQPACKET pair: fixed-size messages, descriptors beside them.
  *
  *   monitor → worker   CAPTURE (a namespace's sockets, who it is, its policy; more sockets of one that is there)   WITHDRAW (its flows end, its sockets close)
+ *                      NETWORK (the sockets of a captured network, and its name)
  *                      CONFIG (a configuration as a bundle in a memory file)    AUDIT (new audit file)
  *                      CHANGES (all run-time changes, likewise)
  *                      PING (answer when everything before it is done)
@@ -25,7 +26,8 @@ enum channel_type {
     CHANNEL_CONFIG,
     CHANNEL_PING,
     CHANNEL_FAILED,
-    CHANNEL_CHANGES
+    CHANNEL_CHANGES,
+    CHANNEL_NETWORK
 };
 
 #define CHANNEL_ID_MAX 128
@@ -36,7 +38,8 @@ struct channel_message {
     uint32_t serial;              /* chosen by the monitor, repeated in the answer */
     int32_t code;                 /* FAILED: a positive errno */
     uint32_t drain_ms;            /* FINISH: serve the flows that are up for so long, if they last; no new ones */
-    uint16_t present;             /* CAPTURE: bit i: socket i of struct capture_sockets is there, in order */
+    uint8_t transparent;          /* NETWORK: captured by TPROXY: a socket's own address is where the client wanted to go */
+    uint16_t present;             /* CAPTURE, NETWORK: bit i: socket i of struct capture_sockets is there, in order */
     char container_id[CHANNEL_ID_MAX];
     char container_name[CHANNEL_ID_MAX];
     char container_image[CHANNEL_IMAGE_MAX];
@@ -56,6 +59,11 @@ int channel_send_capture(int channel, const char *id, const char *name, const ch
                          const struct capture_sockets *sockets); /* the caller keeps its descriptors */
 int channel_send_container(int channel, uint32_t serial, const struct channel_container *who,
                            const struct capture_sockets *sockets); /* likewise */
+/* A network is a capture without a container; its identifier is none that a container could have. The policy is what the
+ * configuration says of a network of this name. */
+int channel_send_network(int channel, uint32_t serial, const char *name, bool transparent,
+                         const struct capture_sockets *sockets); /* likewise */
+int channel_send_network_end(int channel, uint32_t serial, const char *name);
 int channel_send_withdraw(int channel, uint32_t serial, const char *id);
 int channel_send_config(int channel, uint32_t serial, int bundle); /* the caller keeps the descriptor */
 int channel_send_changes(int channel, uint32_t serial, int bundle); /* likewise */

@@ -2,6 +2,7 @@
 
 #include "base/fds.h"
 #include "base/log.h"
+#include "redirect/network.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -117,10 +118,10 @@ static void list_enrolments(struct client *client)
 static void tell_status(struct client *client)
 {
     const struct daemon *d = client->daemon;
-    client_answer(client, json_pack("{s:s, s:s, s:i, s:i, s:b, s:i, s:i}", "version", SALLYPORT_VERSION, "policy_version",
+    client_answer(client, json_pack("{s:s, s:s, s:i, s:i, s:b, s:i, s:i, s:o}", "version", SALLYPORT_VERSION, "policy_version",
                                     config_version(d->snapshot), "monitor", (int)getpid(), "worker", (int)d->worker.pid,
                                     "ready", d->announced && d->worker_ready, "worker_restarts", (int)d->worker_restarts,
-                                    "containers", (int)d->count));
+                                    "containers", (int)d->count, "networks", networks_describe(d)));
 }
 
 /* Fills in what the descriptors say. */

@@ -19,6 +19,7 @@
 
 #include "base/fds.h"
 #include "base/log.h"
+#include "redirect/network.h"
 #include "redirect/notify.h"
 #include "redirect/privileges.h"
 
@@ -71,7 +72,7 @@ static int feed(struct daemon *d)
             return r;
         list_remove(&e->unsent_link);
     }
-    return 0;
+    return networks_feed(d, channel);
 }
 
 void daemon_feed(struct daemon *d)
@@ -99,12 +100,19 @@ static void worker_answered(struct daemon *d, const struct channel_message *mess
             log_error("the worker does not take the new configuration (%s); a new one gets it", strerror(code));
             worker_process_kill(&d->worker);
         }
+        daemon_feed(d); /* networks wait for it */
         reload_finished(d);
         return;
     }
     if (runtime_answered(d, message->serial, code)) {
         if (code)
             kill(d->worker.pid, SIGKILL);
+        return;
+    }
+    if (networks_answered(d, message->serial, code)) {
+        daemon_maybe_announce(d);
+        if (d->reload_client)
+            reload_finished(d);
         return;
     }
     for (struct list *link = d->unanswered.next; link != &d->unanswered; link = link->next) {
@@ -206,6 +214,7 @@ static void worker_died(struct daemon *d, int status)
     worker_process_log_death(&d->worker, status);
     metric_set(&d->options->metrics->worker_restarts, ++d->worker_restarts);
     each_enrolment(d, enrolment_worker_died);
+    networks_worker_died(d);
     d->config_serial = 0;
     fd_close(&d->bundle);
     runtime_worker_died(d);
@@ -258,7 +267,7 @@ static void reload_finished(struct daemon *d)
 {
     struct client *client = d->reload_client;
     runtime_settle(d);
-    if (d->loading.running || d->config_serial || d->bundle >= 0 || daemon_updates_left(d))
+    if (d->loading.running || d->config_serial || d->bundle >= 0 || daemon_updates_left(d) || (client && !networks_settled(d)))
         return;
     d->reload_client = NULL;
     if (client)
@@ -341,11 +350,14 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
     int r = audit_file_open(audit_path(d, file), &audit, &err);
     if (r == 0 && (r = runtime_derive(d, file, &derived)) < 0)
         error_set(&err, -r, "out of memory");
+    if (r == 0)
+        r = networks_apply(d, derived, &err);
     config_unref_aside(file);
     if (r < 0) {
         note_reload(d, false);
         log_error("%s; the configuration in force stays", err.text);
         client_refuse(client, "failed", "%s", err.text);
+        config_unref(derived);
         fd_close(&audit);
         return;
     }
@@ -505,6 +517,7 @@ static void drain(struct daemon *d)
     notify("STOPPING=1");
     close_control(d);
     each_enrolment(d, close_sockets);
+    networks_close(d);
     int r = d->options->drain_ms ? channel_send_drain(d->worker.channel, d->options->drain_ms)
                                  : channel_send_finish(d->worker.channel, false);
     if (r < 0)
@@ -603,7 +616,7 @@ static int open_control(struct daemon *d, struct error *err)
 
 void daemon_maybe_announce(struct daemon *d)
 {
-    if (d->announced || !d->worker_ready || d->adopting > 0)
+    if (d->announced || !d->worker_ready || d->adopting > 0 || !networks_settled(d))
         return;
     d->announced = true;
     log_info("ready: policy %s, %u containers", config_version(d->snapshot), d->count);
@@ -639,6 +652,8 @@ static int start(struct daemon *d, struct error *err)
         r = audit_file_open(audit_path(d, d->snapshot), &d->audit, err);
     if (r >= 0)
         r = open_control(d, err);
+    if (r >= 0)
+        r = networks_apply(d, d->snapshot, err);
     if (r < 0)
         return r;
     r = watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
@@ -666,6 +681,7 @@ static void finish(struct daemon *d)
     runtime_finish(d);
     visits_destroy(d);
     each_enrolment(d, enrolment_destroy);
+    networks_destroy(d);
     close_control(d);
     inherited_finish(&d->inherited);
     if (d->worker.pid > 0) { /* its channel closes, so it ends */
@@ -706,6 +722,7 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
     file_watch_init(&d.file_watch, &d.loop, files_changed);
     loading_init(&d.loading);
     list_init(&d.clients);
+    list_init(&d.networks);
     loop_timer_init(&d.worker_timer, worker_due);
     loop_timer_init(&d.watchdog_timer, watchdog_due);
     inherited_from_environment(&d.inherited);

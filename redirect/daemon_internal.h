@@ -9,6 +9,7 @@
  *   client.c       one request on the control socket
  *   runtime.c      allow, deny, set, forget: changes on top of the file
  *   show.c         what a container or a policy may do, and who said so
+ *   network.c      captured networks
  */
 #pragma once
 
@@ -52,6 +53,8 @@ struct daemon {
     struct list visits;
     struct loop_timer jobs_timer;
     unsigned waiting, running, count, adopting, sharing;
+
+    struct list networks;
 
     struct list clients;
     unsigned client_count;

@@ -224,6 +224,8 @@ static bool parse_packet(struct cursor packet, struct nflog_event *event)
     }
 }
 
+static const char spoofed[] = NFLOG_SPOOFED; /* with its NUL */
+
 /* The attributes of one message. */
 static bool parse_message(struct cursor message, struct nflog_event *event)
 {
@@ -239,6 +241,8 @@ static bool parse_message(struct cursor message, struct nflog_event *event)
         skip_padding(&message, length);
         if (type == NFULA_PAYLOAD)
             payload = value;
+        else if (type == NFULA_PREFIX)
+            event->spoofed = value.left >= sizeof(spoofed) && !memcmp(value.at, spoofed, sizeof(spoofed));
         else if (type == NFULA_SEQ)
             event->sequence = cursor_u32(&value);
     }

@@ -202,6 +202,20 @@ void nft_compare(struct nft_batch *b, uint32_t operation, const void *data, uint
     nftnl_expr_set(e, NFTNL_EXPR_CMP_DATA, data, length);
 }
 
+/* Register 1 and `mask`. */
+static void and_with(struct nft_batch *b, const void *mask, uint32_t length)
+{
+    static const uint8_t zero[16];
+    struct nftnl_expr *bits = nft_expression(b, "bitwise");
+    if (!bits)
+        return;
+    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
+    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
+    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_LEN, length);
+    nftnl_expr_set(bits, NFTNL_EXPR_BITWISE_MASK, mask, length);
+    nftnl_expr_set(bits, NFTNL_EXPR_BITWISE_XOR, zero, length);
+}
+
 void nft_load_meta(struct nft_batch *b, uint32_t key)
 {
     struct nftnl_expr *e = nft_expression(b, "meta");
@@ -257,21 +271,63 @@ void nft_match_port_set(struct nft_batch *b, const char *set)
     nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, set);
 }
 
-void nft_match_state(struct nft_batch *b, uint32_t mask)
+static void match_bits(struct nft_batch *b, uint32_t key, uint32_t mask)
 {
     const uint32_t zero = 0;
     struct nftnl_expr *ct = nft_expression(b, "ct");
-    struct nftnl_expr *bits = nft_expression(b, "bitwise");
-    if (!ct || !bits)
+    if (!ct)
         return;
-    nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_KEY, NFT_CT_STATE);
+    nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_KEY, key);
     nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_DREG, NFT_REG_1);
-    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
-    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
-    nftnl_expr_set_u32(bits, NFTNL_EXPR_BITWISE_LEN, sizeof(mask));
-    nftnl_expr_set(bits, NFTNL_EXPR_BITWISE_MASK, &mask, sizeof(mask));
-    nftnl_expr_set(bits, NFTNL_EXPR_BITWISE_XOR, &zero, sizeof(zero));
+    and_with(b, &mask, sizeof(mask));
     nft_compare(b, NFT_CMP_NEQ, &zero, sizeof(zero));
+}
+
+void nft_match_state(struct nft_batch *b, uint32_t mask)
+{
+    match_bits(b, NFT_CT_STATE, mask);
+}
+
+void nft_match_status(struct nft_batch *b, uint32_t mask)
+{
+    match_bits(b, NFT_CT_STATUS, mask);
+}
+
+static void match_network(struct nft_batch *b, const struct cidr *network, uint32_t offset4, uint32_t offset6)
+{
+    uint32_t size = network->base.family == AF_INET ? 4 : 16;
+    uint8_t mask[16] = {0};
+    nft_match_family(b, network->base.family);
+    if (network->length == 0)
+        return;
+    for (unsigned bit = 0; bit < network->length; bit++)
+        mask[bit / 8] |= (uint8_t)(0x80 >> bit % 8);
+    nft_load_payload(b, NFT_PAYLOAD_NETWORK_HEADER, size == 4 ? offset4 : offset6, size);
+    if (network->length < size * 8)
+        and_with(b, mask, size);
+    nft_compare(b, NFT_CMP_EQ, network->base.bytes, size);
+}
+
+void nft_match_source(struct nft_batch *b, const struct cidr *network)
+{
+    match_network(b, network, 12, 8);
+}
+
+void nft_match_destination(struct nft_batch *b, const struct cidr *network)
+{
+    match_network(b, network, 16, 24);
+}
+
+void nft_match_route_back(struct nft_batch *b)
+{
+    const uint8_t none = 0;
+    struct nftnl_expr *fib = nft_expression(b, "fib");
+    if (!fib)
+        return;
+    nftnl_expr_set_u32(fib, NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT);
+    nftnl_expr_set_u32(fib, NFTNL_EXPR_FIB_RESULT, NFT_FIB_RESULT_OIF);
+    nftnl_expr_set_u32(fib, NFTNL_EXPR_FIB_DREG, NFT_REG_1);
+    nft_compare(b, NFT_CMP_NEQ, &none, sizeof(none));
 }
 
 void nft_count(struct nft_batch *b)
@@ -299,7 +355,7 @@ void nft_reject(struct nft_batch *b, uint32_t type, uint8_t code)
     nftnl_expr_set_u8(e, NFTNL_EXPR_REJECT_CODE, code);
 }
 
-static void log_to(struct nft_batch *b, uint16_t group, uint32_t snaplen)
+static void log_to(struct nft_batch *b, uint16_t group, uint32_t snaplen, const char *prefix)
 {
     nft_count(b);
     struct nftnl_expr *e = nft_expression(b, "log");
@@ -308,16 +364,23 @@ static void log_to(struct nft_batch *b, uint16_t group, uint32_t snaplen)
     nftnl_expr_set_u16(e, NFTNL_EXPR_LOG_GROUP, group);
     if (snaplen)
         nftnl_expr_set_u32(e, NFTNL_EXPR_LOG_SNAPLEN, snaplen);
+    if (prefix)
+        nftnl_expr_set_str(e, NFTNL_EXPR_LOG_PREFIX, prefix);
 }
 
 void nft_log(struct nft_batch *b, uint16_t group)
 {
-    log_to(b, group, SNAPLEN);
+    log_to(b, group, SNAPLEN, NULL);
+}
+
+void nft_log_as(struct nft_batch *b, uint16_t group, const char *prefix)
+{
+    log_to(b, group, SNAPLEN, prefix);
 }
 
 void nft_log_whole(struct nft_batch *b, uint16_t group)
 {
-    log_to(b, group, 0);
+    log_to(b, group, 0, NULL);
 }
 
 void nft_set_mark(struct nft_batch *b, uint32_t mark)
@@ -370,6 +433,17 @@ void nft_tproxy(struct nft_batch *b, int family, uint16_t port)
     nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_REG_ADDR, NFT_REG_1);
     nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_REG_PORT, NFT_REG_2);
     nft_verdict(b, NF_ACCEPT);
+}
+
+void nft_jump(struct nft_batch *b, const char *chain)
+{
+    nft_count(b);
+    struct nftnl_expr *e = nft_expression(b, "immediate");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_VERDICT, NFT_JUMP);
+    nftnl_expr_set_str(e, NFTNL_EXPR_IMM_CHAIN, chain);
 }
 
 void nft_redirect(struct nft_batch *b, uint16_t port)

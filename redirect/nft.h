@@ -79,6 +79,13 @@ void nft_match_port(struct nft_batch *b, uint16_t port);
 void nft_match_port_set(struct nft_batch *b, const char *set);
 /* Any of the conntrack states (NF_CT_STATE_BIT) in `mask`. */
 void nft_match_state(struct nft_batch *b, uint32_t mask);
+/* Any of the bits (IPS_…) of the connection's status. */
+void nft_match_status(struct nft_batch *b, uint32_t mask);
+/* The packet's addresses, of the network's family. */
+void nft_match_source(struct nft_batch *b, const struct cidr *network);
+void nft_match_destination(struct nft_batch *b, const struct cidr *network);
+/* The route to the source address leads out by the interface that the packet came in by. */
+void nft_match_route_back(struct nft_batch *b);
 #define NFT_STATE(name) NF_CT_STATE_BIT(IP_CT_##name)
 
 void nft_count(struct nft_batch *b);
@@ -93,4 +100,6 @@ void nft_match_mark(struct nft_batch *b, uint32_t mark);
 void nft_match_reply(struct nft_batch *b);
 /* To the socket of this family at this port of the loopback address, as it is; ends the chain. */
 void nft_tproxy(struct nft_batch *b, int family, uint16_t port);
+void nft_log_as(struct nft_batch *b, uint16_t group, const char *prefix);
+void nft_jump(struct nft_batch *b, const char *chain);
 void nft_redirect(struct nft_batch *b, uint16_t port);

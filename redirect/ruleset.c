@@ -76,22 +76,13 @@ static void match_input_link(struct nft_batch *b, uint32_t link)
     nft_compare(b, NFT_CMP_EQ, &link, sizeof(link));
 }
 
-/* Prefix lengths are whole bytes, so the first bytes of the address say it all. */
-static void match_destination(struct nft_batch *b, const struct cidr *network)
-{
-    nft_match_family(b, network->base.family);
-    nft_load_payload(b, NFT_PAYLOAD_NETWORK_HEADER, network->base.family == AF_INET ? 16 : 24,
-                 network->length / 8);
-    nft_compare(b, NFT_CMP_EQ, network->base.bytes, network->length / 8);
-}
-
 /* ---- the chains ---- */
 
 static void accept_local(struct nft_batch *b, const char *chain, const struct ruleset *ruleset)
 {
     for (size_t i = 0; i < ruleset->local_count; i++) {
         nft_rule(b, chain);
-        match_destination(b, &ruleset->local[i]);
+        nft_match_destination(b, &ruleset->local[i]);
         nft_verdict(b, NF_ACCEPT);
         nft_rule_done(b, "accepting the namespace's own addresses");
     }

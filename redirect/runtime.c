@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "config/bundle.h"
 #include "config/file.h"
+#include "redirect/network.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -215,7 +216,9 @@ static int put_in_force(struct daemon *d, struct overrides *next, struct error *
     size_t length;
     if (config_derive(d->snapshot, next, &derived) < 0)
         return error_set(err, ENOMEM, "out of memory");
-    int r = state_write_text(d->state, FILE_NAME, overrides_text(next, &length), err);
+    int r = networks_apply(d, derived, err); /* their rules are replaced all or nothing */
+    if (r == 0 && (r = state_write_text(d->state, FILE_NAME, overrides_text(next, &length), err)) < 0)
+        networks_apply(d, d->snapshot, NULL);
     if (r < 0)
         config_unref(derived);
     else

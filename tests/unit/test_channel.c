@@ -8,6 +8,7 @@
 
 #include "base/fds.h"
 #include "redirect/channel.h"
+#include "redirect/state.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -89,6 +90,31 @@ static void capture_carries_any_subset(void **state)
         capture_sockets_close(&sockets);
         capture_sockets_close(&received);
     }
+}
+
+static void a_network_is_a_capture_that_no_container_can_be(void **state)
+{
+    const int *ends = *state;
+    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE, received;
+    struct channel_message message;
+    char id[CHANNEL_ID_MAX];
+    int fd = -2;
+    sockets.tcp[0] = file();
+    assert_int_equal(channel_send_network(ends[0], 9, "docker", true, &sockets), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &received, &fd), 1);
+    assert_int_equal(message.type, CHANNEL_NETWORK);
+    assert_int_equal(message.serial, 9);
+    assert_true(message.transparent);
+    assert_string_equal(message.container_name, "docker");
+    assert_false(state_id_valid(message.container_id));
+    assert_true(same_file(received.tcp[0], sockets.tcp[0]));
+    memcpy(id, message.container_id, sizeof(id));
+    assert_int_equal(channel_send_network_end(ends[0], 10, "docker"), 0);
+    capture_sockets_close(&received);
+    assert_int_equal(channel_receive(ends[1], &message, &received, &fd), 1);
+    assert_int_equal(message.type, CHANNEL_WITHDRAW);
+    assert_string_equal(message.container_id, id);
+    capture_sockets_close(&sockets);
 }
 
 static void audit_carries_its_file(void **state)
@@ -266,6 +292,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(capture_carries_any_subset),
+        CASE(a_network_is_a_capture_that_no_container_can_be),
         CASE(audit_carries_its_file),
         CASE(plain_messages),
         CASE(what_a_daemon_says),

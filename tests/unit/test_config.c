@@ -824,9 +824,46 @@ static void a_snapshot_lives_as_long_as_its_last_user(void **state)
     config_unref(NULL);
 }
 
+static const char *policy_in(const struct config_snapshot *s, const char *network, const char *source)
+{
+    struct addr a;
+    assert_true(addr_parse(source, strlen(source), &a));
+    return acl_policy_name(config_network_policy(s, network, &a));
+}
+
+static void networks_are_read_and_give_sources_their_policy(void **state)
+{
+    (void)state;
+    size_t count;
+    struct config_snapshot *s = must_load_text("version: 1\n"
+                                               "policies: {a: {}, b: {}, c: {}}\n"
+                                               "assign:\n"
+                                               "  - {container: \"*\", policy: c}\n"
+                                               "  - {subnet: 10.0.0.0/8, policy: a}\n"
+                                               "default: b\n"
+                                               "networks:\n"
+                                               "  - {name: docker, interface: [docker0, \"br-*\"]}\n"
+                                               "  - {name: lab, interface: eth1, subnets: [10.9.0.0/16, \"2001:db8::/32\"], "
+                                               "policy: c}\n");
+    const struct config_network *networks = config_networks(s, &count);
+    assert_int_equal(count, 2);
+    assert_string_equal(networks[0].interfaces[1], "br-*");
+    assert_int_equal(networks[0].subnet_count, 0);
+    assert_ptr_equal(config_network(s, "lab"), &networks[1]);
+    assert_int_equal(networks[1].subnet_count, 2);
+    assert_null(config_network(s, "other"));
+    /* By the assign rules, but for those by container, which a network does not tell apart; or by its own policy. */
+    assert_string_equal(policy_in(s, "docker", "10.1.2.3"), "a");
+    assert_string_equal(policy_in(s, "docker", "2001:db8::1"), "b");
+    assert_string_equal(policy_in(s, "lab", "10.1.2.3"), "c");
+    assert_string_equal(policy_in(s, "gone", "10.1.2.3"), "deny");
+    config_unref(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(networks_are_read_and_give_sources_their_policy),
         cmocka_unit_test(limits_are_inherited_one_by_one),
         cmocka_unit_test(bad_files_explain_themselves),
         cmocka_unit_test(odd_files_are_warned_of),

@@ -1,0 +1,410 @@
+/*
+ * The listeners of a network are bound to any address (network_rules.c says why, and what guards them), on ports below those the
+ * kernel gives away by itself: after the daemon has died, the rules still lead there, and no program must come to sit there by chance.
+ *
+ * A network is told from others by its name and its way of capture: what else changes in the configuration changes the rules only.
+ */
+#include "redirect/network.h"
+
+#include "base/fds.h"
+#include "base/log.h"
+#include "redirect/network_rules.h"
+#include "redirect/nflog.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define PORT_FIRST 19440
+#define PORT_LAST 19999
+#define BACKLOG 4096
+#define MARKER "networks" /* in the state folder: there may be rules of ours */
+
+struct network {
+    struct list link;
+    char name[CONFIG_NETWORK_NAME_MAX + 1];
+    bool transparent, wanted, leaving;
+    bool unsent, told; /* the worker is to be told; it knows */
+    uint32_t serial;   /* of the message that the worker has not answered; 0: none */
+    struct capture_sockets sockets;
+    int group;
+};
+
+static void network_destroy(struct network *network)
+{
+    list_remove(&network->link);
+    capture_sockets_close(&network->sockets);
+    free(network);
+}
+
+static struct network *first(const struct daemon *d)
+{
+    return list_empty(&d->networks) ? NULL : list_entry(d->networks.next, struct network, link);
+}
+
+static struct network *next(const struct daemon *d, const struct network *network)
+{
+    return network->link.next == &d->networks ? NULL : list_entry(network->link.next, struct network, link);
+}
+
+/* ---- listeners ---- */
+
+/* Any address of the family. -EAFNOSUPPORT when there is no such family here, -EADDRINUSE when the port is taken. */
+static int open_socket(int family, int type, uint16_t port)
+{
+    static const int on = 1;
+    struct addr any = {.family = (uint8_t)family, .port = port};
+    struct sockaddr_storage address;
+    socklen_t length = addr_to_sockaddr(&any, &address);
+    _cleanup_fd_ int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if ((family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0) ||
+        (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0) ||
+        (type == SOCK_STREAM && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)) /* accepted ones inherit */
+        return -errno;
+    if (bind(fd, (struct sockaddr *)&address, length) < 0)
+        return errno == EADDRNOTAVAIL ? -EAFNOSUPPORT : -errno;
+    if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)
+        return -errno;
+    return fd_steal(&fd);
+}
+
+static int open_pair(int type, uint16_t port, int ret[2])
+{
+    static const int families[2] = {AF_INET, AF_INET6};
+    for (int i = 0; i < 2; i++) {
+        int fd = open_socket(families[i], type, port);
+        if (fd < 0 && !(fd == -EAFNOSUPPORT && families[i] == AF_INET6))
+            return fd;
+        ret[i] = fd < 0 ? -1 : fd;
+    }
+    return 0;
+}
+
+static int open_at(struct capture_sockets *sockets, uint16_t port)
+{
+    int r = open_pair(SOCK_STREAM, port, sockets->tcp);
+    if (r == 0)
+        r = open_pair(SOCK_STREAM, (uint16_t)(port + 1), sockets->dns_tcp);
+    if (r == 0)
+        r = open_pair(SOCK_DGRAM, (uint16_t)(port + 1), sockets->dns_udp);
+    if (r < 0)
+        capture_sockets_close(sockets);
+    return r;
+}
+
+static int open_listeners(struct capture_sockets *sockets, struct error *err)
+{
+    int r = -EADDRINUSE;
+    for (unsigned port = PORT_FIRST; r == -EADDRINUSE && port < PORT_LAST; port += 2)
+        r = open_at(sockets, (uint16_t)port);
+    return r < 0 ? error_errno(err, -r, "cannot listen on two ports from %d to %d", PORT_FIRST, PORT_LAST) : 0;
+}
+
+static uint16_t port_of(int fd)
+{
+    struct sockaddr_storage own;
+    socklen_t length = sizeof(own);
+    struct addr a;
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&own, &length) < 0 || !addr_from_sockaddr((struct sockaddr *)&own, &a))
+        return 0;
+    return a.port;
+}
+
+static int network_open(struct daemon *d, const struct config_network *wanted, struct network **ret, struct error *err)
+{
+    struct network *network = calloc(1, sizeof(*network));
+    uint16_t group;
+    if (!network)
+        return error_errno(err, ENOMEM, "the network \"%s\"", wanted->name);
+    memcpy(network->name, wanted->name, sizeof(network->name));
+    network->transparent = wanted->transparent;
+    network->unsent = true;
+    network->group = -1;
+    network->sockets = (struct capture_sockets)CAPTURE_SOCKETS_NONE;
+    list_append(&d->networks, &network->link);
+    int r = open_listeners(&network->sockets, err);
+    if (r == 0 && (r = nflog_open(&group, err)) >= 0) {
+        network->sockets.nflog = r;
+        network->group = group;
+    }
+    if (r < 0 && r != -ENOPROTOOPT) {
+        network_destroy(network);
+        return r;
+    }
+    *ret = network;
+    return 0;
+}
+
+/* ---- which ports ---- */
+
+struct ports {
+    struct acl_port_range *ranges;
+    size_t count;
+    bool failed;
+};
+
+static void add_ports(const struct acl_policy *policy, struct ports *ports)
+{
+    static const struct acl_port_range every_port = {1, 65535};
+    size_t count = 1;
+    const struct acl_port_range *more =
+        acl_policy_mode(policy) == ACL_MODE_AUDIT ? &every_port : acl_policy_ports(policy, &count);
+    struct acl_port_range *grown = realloc(ports->ranges, (ports->count + count) * sizeof(*grown));
+    if (!grown) {
+        ports->failed = true;
+        return;
+    }
+    memcpy(grown + ports->count, more, count * sizeof(*more));
+    ports->ranges = grown;
+    ports->count += count;
+}
+
+static void add_assigned(const char *container, const struct cidr *subnet, const struct acl_policy *policy, void *arg)
+{
+    (void)subnet;
+    if (!container) /* what is behind a network has no name that we know */
+        add_ports(policy, arg);
+}
+
+static int compare_ranges(const void *left, const void *right)
+{
+    const struct acl_port_range *a = left, *b = right;
+    return a->low < b->low ? -1 : a->low > b->low;
+}
+
+static void merge(struct ports *ports)
+{
+    size_t kept = 0;
+    qsort(ports->ranges, ports->count, sizeof(*ports->ranges), compare_ranges);
+    for (size_t i = 1; i < ports->count; i++) {
+        struct acl_port_range *last = &ports->ranges[kept];
+        const struct acl_port_range *range = &ports->ranges[i];
+        if (range->low > (unsigned)last->high + 1)
+            ports->ranges[++kept] = *range;
+        else if (range->high > last->high)
+            last->high = range->high;
+    }
+    ports->count = kept + 1;
+}
+
+/* All that some source in the network may use; whose they are not, the gateway refuses with a reason. */
+static int find_ports(const struct config_snapshot *snapshot, const struct config_network *network, struct ports *ret)
+{
+    *ret = (struct ports){0};
+    if (network->policy) {
+        add_ports(network->policy, ret);
+    } else {
+        config_each_assignment(snapshot, add_assigned, ret);
+        add_ports(config_assign(snapshot, NULL, NULL), ret);
+    }
+    if (ret->failed) {
+        free(ret->ranges);
+        return -ENOMEM;
+    }
+    merge(ret);
+    return 0;
+}
+
+/* ---- the ruleset ---- */
+
+static int put_in_force(struct daemon *d, const struct config_snapshot *snapshot, struct error *err)
+{
+    struct network_rules rules[CONFIG_NETWORKS_MAX] = {0};
+    struct ports ports[CONFIG_NETWORKS_MAX];
+    size_t count = 0;
+    int r = 0;
+    for (const struct network *n = first(d); n && r == 0; n = next(d, n)) {
+        const struct config_network *network = config_network(snapshot, n->name);
+        if (!n->wanted)
+            continue;
+        if ((r = find_ports(snapshot, network, &ports[count])) < 0) {
+            error_errno(err, -r, "the network \"%s\"", n->name);
+            break;
+        }
+        rules[count] = (struct network_rules){.network = network,
+                                              .ports = ports[count].ranges,
+                                              .port_count = ports[count].count,
+                                              .nflog_group = n->group};
+        for (int i = 0; i < 2; i++) {
+            rules[count].tcp[i] = port_of(n->sockets.tcp[i]);
+            rules[count].dns_udp[i] = port_of(n->sockets.dns_udp[i]);
+            rules[count].dns_tcp[i] = port_of(n->sockets.dns_tcp[i]);
+        }
+        count++;
+    }
+    if (r == 0)
+        r = network_rules_apply(rules, count, err);
+    while (count > 0)
+        free(ports[--count].ranges);
+    return r;
+}
+
+/* Said before there are rules, unsaid when there are none: so a daemon without networks leaves a table alone that is not
+ * its own. */
+static int set_marker(const struct daemon *d, struct error *err)
+{
+    _cleanup_fd_ int fd = openat(d->state, MARKER, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd < 0 ? error_errno(err, errno, "cannot write the state file %s", MARKER) : 0;
+}
+
+static bool has_marker(const struct daemon *d)
+{
+    return faccessat(d->state, MARKER, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* ---- following the configuration ---- */
+
+static struct network *find(const struct daemon *d, const struct config_network *wanted)
+{
+    for (struct network *n = first(d); n; n = next(d, n))
+        if (!n->leaving && n->transparent == wanted->transparent && !strcmp(n->name, wanted->name))
+            return n;
+    return NULL;
+}
+
+/* Marks those that are wanted, and opens those that are new. */
+static int open_wanted(struct daemon *d, const struct config_snapshot *snapshot, struct error *err)
+{
+    size_t count;
+    const struct config_network *wanted = config_networks(snapshot, &count);
+    for (struct network *n = first(d); n; n = next(d, n))
+        n->wanted = false;
+    for (size_t i = 0; i < count; i++) {
+        struct network *n = find(d, &wanted[i]);
+        int r = n ? 0 : network_open(d, &wanted[i], &n, err);
+        if (r < 0)
+            return r;
+        n->wanted = true;
+    }
+    return 0;
+}
+
+/* New ones that nobody was told of. */
+static void forget_new(struct daemon *d, const struct network *last_before)
+{
+    struct network *n = last_before ? next(d, last_before) : first(d);
+    while (n) {
+        struct network *after = next(d, n);
+        network_destroy(n);
+        n = after;
+    }
+}
+
+static void leave_unwanted(struct daemon *d)
+{
+    for (struct network *n = first(d), *after; n; n = after) {
+        after = next(d, n);
+        if (n->wanted || n->leaving)
+            continue;
+        log_info("the network \"%s\" is not captured any more", n->name);
+        capture_sockets_close(&n->sockets);
+        n->leaving = n->unsent = true;
+        if (!n->told && !n->serial)
+            network_destroy(n);
+    }
+}
+
+int networks_apply(struct daemon *d, const struct config_snapshot *snapshot, struct error *err)
+{
+    size_t count;
+    (void)config_networks(snapshot, &count);
+    const struct network *last = list_empty(&d->networks) ? NULL : list_entry(d->networks.prev, struct network, link);
+    if (count == 0 && !last && !has_marker(d))
+        return 0;
+    int r = count ? set_marker(d, err) : 0;
+    if (r == 0)
+        r = open_wanted(d, snapshot, err);
+    if (r == 0)
+        r = put_in_force(d, snapshot, err);
+    if (r < 0) {
+        forget_new(d, last);
+        return r;
+    }
+    leave_unwanted(d);
+    if (count == 0)
+        unlinkat(d->state, MARKER, 0);
+    return 0;
+}
+
+/* ---- the worker ---- */
+
+int networks_feed(struct daemon *d, int channel)
+{
+    if (d->bundle >= 0 || d->config_serial)
+        return 0; /* first the configuration, in which the worker looks them up */
+    for (struct network *n = first(d); n; n = next(d, n)) {
+        uint32_t serial = daemon_next_serial(d);
+        if (!n->unsent || n->serial)
+            continue;
+        int r = n->leaving ? channel_send_network_end(channel, serial, n->name)
+                           : channel_send_network(channel, serial, n->name, n->transparent, &n->sockets);
+        if (r < 0)
+            return r;
+        n->unsent = false;
+        n->serial = serial;
+    }
+    return 0;
+}
+
+bool networks_answered(struct daemon *d, uint32_t serial, int code)
+{
+    for (struct network *n = first(d); n; n = next(d, n)) {
+        if (n->serial != serial)
+            continue;
+        n->serial = 0;
+        n->told = !n->leaving && code == 0;
+        if (!n->leaving && code)
+            log_error("the worker cannot serve the network \"%s\": %s; it stays closed", n->name, strerror(code));
+        if (n->leaving && !n->unsent)
+            network_destroy(n);
+        return true;
+    }
+    return false;
+}
+
+void networks_worker_died(struct daemon *d)
+{
+    for (struct network *n = first(d), *after; n; n = after) {
+        after = next(d, n);
+        n->told = false;
+        n->serial = 0;
+        n->unsent = true;
+        if (n->leaving)
+            network_destroy(n);
+    }
+}
+
+bool networks_settled(const struct daemon *d)
+{
+    for (const struct network *n = first(d); n; n = next(d, n))
+        if (n->unsent || n->serial)
+            return false;
+    return true;
+}
+
+void networks_close(struct daemon *d)
+{
+    for (struct network *n = first(d); n; n = next(d, n))
+        capture_sockets_close(&n->sockets);
+}
+
+void networks_destroy(struct daemon *d)
+{
+    for (struct network *n; (n = first(d));)
+        network_destroy(n);
+}
+
+json_t *networks_describe(const struct daemon *d)
+{
+    json_t *all = json_array();
+    for (const struct network *n = first(d); n; n = next(d, n))
+        if (!n->leaving)
+            json_array_append_new(all, json_pack("{s:s, s:s, s:b}", "name", n->name, "capture",
+                                                 n->transparent ? "tproxy" : "redirect", "served", n->told));
+    return all;
+}

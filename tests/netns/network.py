@@ -1,0 +1,66 @@
+"""
+Captured networks in the lab: containers behind the host, which would route their packets to the internet if nobody minded.
+
+    container ══ bridge (or a link of its own) ══ "host" ═══ uplink ═══ "internet", which knows the way back
+"""
+from daemon import Container
+
+SUBNET = {4: "172.28.0.0/24", 6: "2001:db8:28::/64"}
+HOST = {4: "172.28.0.1", 6: "2001:db8:28::1"}
+
+
+class Bridge:
+    """A bridge in the host's namespace, as an engine makes them: forwarding is on, containers have addresses and a default route."""
+
+    ports = 0
+
+    def __init__(self, lab, name="br-lab", subnet=SUBNET, host=HOST):
+        self.lab, self.name, self.subnet, self.host = lab, name, subnet, host
+        self.containers = []
+        self.up = False
+
+    def create(self):
+        host, internet = self.lab.host, self.lab.internet
+        host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+        host.run("ip", "link", "add", self.name, "type", "bridge")
+        host.run("ip", "link", "set", self.name, "up")
+        self.up = True
+        for family, back in ((4, "198.19.0.2"), (6, "2001:db8:5a1f::2")):
+            nodad = ["nodad"] if family == 6 else []
+            length = self.subnet[family].split("/")[1]
+            host.run("ip", "addr", "add", f"{self.host[family]}/{length}", "dev", self.name, *nodad)
+            internet.run("ip", f"-{family}", "route", "replace", self.subnet[family], "via", back)
+        return self
+
+    def container(self):
+        """One more, with the next free address."""
+        made = Container(self.lab)
+        number = len(self.containers) + 2
+        self.containers.append(made)
+        Bridge.ports += 1  # a name of its own: the link of a container that is gone may linger
+        port = f"port{Bridge.ports}"
+        made.address = {family: host[:-1] + f"{number:x}" for family, host in self.host.items()}
+        host = self.lab.host
+        host.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", made.pid)
+        host.run("ip", "link", "set", port, "master", self.name, "up")
+        for link in ("lo", "eth0"):
+            made.run("ip", "link", "set", link, "up")
+        for family in (4, 6):
+            nodad = ["nodad"] if family == 6 else []
+            length = self.subnet[family].split("/")[1]
+            made.run("ip", "addr", "add", f"{made.address[family]}/{length}", "dev", "eth0", *nodad)
+            made.run("ip", f"-{family}", "route", "add", "default", "via", self.host[family])
+        return made
+
+    def remove(self):
+        """As an engine does at the end; it may be created again."""
+        if self.up:
+            self.lab.host.run("ip", "link", "del", self.name)
+        self.up = False
+
+    def close(self):
+        for container in self.containers:
+            container.close()
+        self.remove()
+        for family in (4, 6):
+            self.lab.internet.run("ip", f"-{family}", "route", "del", self.subnet[family], check=False)
