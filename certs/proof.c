@@ -12,6 +12,7 @@ struct proof {
     SSL *tls;
     BIO *in, *out; /* the connection's */
     struct proof_result result;
+    enum staple_mode staple;
     bool over;
 };
 
@@ -77,7 +78,7 @@ int proof_verify_chain(X509_STORE_CTX *store, void *unused)
     return good;
 }
 
-struct proof *proof_create(const struct trust *trust, const char *name)
+struct proof *proof_create(const struct trust *trust, const char *name, enum staple_mode staple)
 {
     struct proof *p = calloc(1, sizeof(*p));
     if (!p)
@@ -94,6 +95,8 @@ struct proof *proof_create(const struct trust *trust, const char *name)
     }
     SSL_set_bio(p->tls, p->in, p->out);
     SSL_set_app_data(p->tls, &p->result);
+    p->staple = staple;
+    staple_ask(p->tls, staple);
     SSL_set_connect_state(p->tls);
     SSL_set_hostflags(p->tls, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     if (SSL_set_tlsext_host_name(p->tls, name) != 1 || SSL_set1_host(p->tls, name) != 1) {
@@ -131,8 +134,8 @@ bool proof_step(struct proof *p, const void *bytes, size_t length, bool end)
     int why = r == 1 ? SSL_ERROR_NONE : SSL_get_error(p->tls, r);
     ERR_clear_error();
     if (r == 1)
-        return finish(
-            p, SSL_get_verify_result(p->tls) == X509_V_OK ? NULL : "the origin's certificate does not hold");
+        return finish(p, SSL_get_verify_result(p->tls) == X509_V_OK ? staple_problem(p->tls, p->staple)
+                                                                    : "the origin's certificate does not hold");
     if (why == SSL_ERROR_WANT_READ && !end)
         return false;
     return finish(p, end && why == SSL_ERROR_WANT_READ ? "the origin closed before its certificate was proven"

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "certs/staple.h"
 #include "certs/trust.h"
 
 #include <stdbool.h>
@@ -28,7 +29,7 @@ struct proof_result {
 };
 
 /* NULL when out of memory. `name` in normal form. */
-struct proof *proof_create(const struct trust *trust, const char *name);
+struct proof *proof_create(const struct trust *trust, const char *name, enum staple_mode staple);
 void proof_destroy(struct proof *proof); /* accepts NULL */
 
 /* Bytes of the other end; none at the beginning, and at its end (then it is over). True: the result stands,

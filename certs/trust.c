@@ -74,9 +74,11 @@ static size_t add_certificates(X509_STORE *store, BIO *text)
     return count;
 }
 
-/* Revocation lists among the certificates: then leaves are looked up in their issuer's, if it has one here. */
-static void add_revocations(X509_STORE *store, BIO *text)
+/* Revocation lists among the certificates: then leaves are looked up in their issuer's, if it has one here.
+ * The store itself does not ask for lists: an OCSP responder, which it verifies too, need not be in one. */
+static void add_revocations(SSL_CTX *context, BIO *text)
 {
+    X509_STORE *store = SSL_CTX_get_cert_store(context);
     bool any = false;
     X509_CRL *list;
     while ((list = PEM_read_bio_X509_CRL(text, NULL, NULL, NULL))) {
@@ -85,7 +87,7 @@ static void add_revocations(X509_STORE *store, BIO *text)
     }
     ERR_clear_error();
     if (any)
-        X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK);
+        X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(context), X509_V_FLAG_CRL_CHECK);
 }
 
 static SSL_CTX *make_context(void)
@@ -119,7 +121,7 @@ int trust_create(const char *pem, size_t length, struct trust **ret, struct erro
     }
     trust->count = add_certificates(SSL_CTX_get_cert_store(trust->context), text);
     BIO_reset(text); /* from the beginning again */
-    add_revocations(SSL_CTX_get_cert_store(trust->context), text);
+    add_revocations(trust->context, text);
     BIO_free(text);
     if (trust->count == 0) {
         trust_destroy(trust);

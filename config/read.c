@@ -173,6 +173,15 @@ static void read_upstream(struct load *load, const struct node *node, void *obje
             text);
 }
 
+static void read_ocsp(struct load *load, const struct node *node, void *object)
+{
+    static const char *const words[] = {
+        [CONFIG_OCSP_STAPLE] = "staple", [CONFIG_OCSP_OFF] = "off", [CONFIG_OCSP_REQUIRE] = "require"};
+    int choice = schema_choice(load, node, "ocsp", words, COUNT(words));
+    if (choice >= 0)
+        ((struct config_snapshot *)object)->ocsp = (enum config_ocsp)choice;
+}
+
 static void read_audit_file(struct load *load, const struct node *node, void *object)
 {
     struct config_snapshot *snapshot = object;
@@ -247,7 +256,8 @@ static void read_watch(struct load *load, const struct node *node, void *object)
 static void read_gateway(struct load *load, const struct node *node, void *object)
 {
     static const struct field fields[] = {{"resolvers", read_resolvers}, {"hosts", read_hosts},
-                                          {"ca_file", read_ca_file},     {"upstream", read_upstream},
+                                          {"ca_file", read_ca_file},     {"ocsp", read_ocsp},
+                                          {"upstream", read_upstream},
                                           {"audit", read_audit},         {"limits", read_limits},
                                           {"watch", read_watch}};
     schema_map(load, node, "gateway", FIELDS(fields), object);

@@ -225,6 +225,11 @@ const char *config_authorities(const struct config_snapshot *snapshot, size_t *r
     return snapshot->authorities;
 }
 
+enum config_ocsp config_ocsp(const struct config_snapshot *snapshot)
+{
+    return snapshot->ocsp;
+}
+
 const char *config_audit_file(const struct config_snapshot *snapshot)
 {
     return snapshot->audit_file;

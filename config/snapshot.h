@@ -34,6 +34,9 @@ const char *config_resolver_format(const struct config_resolver *resolver, char 
 /* Are there servers with TLS beside others? Who blocks the former would have the latter asked, so it is refused. */
 bool config_resolvers_mixed(const struct config_resolver *resolvers, size_t count);
 
+/* Of origins that are verified: certs/staple.h. */
+enum config_ocsp { CONFIG_OCSP_STAPLE, CONFIG_OCSP_OFF, CONFIG_OCSP_REQUIRE };
+
 enum config_on_full { CONFIG_ON_FULL_DENY, CONFIG_ON_FULL_DROP };
 
 /* Times are milliseconds. */
@@ -145,6 +148,7 @@ const struct addr *config_host(const struct config_snapshot *snapshot, const cha
 const struct config_upstream *config_upstream(const struct config_snapshot *snapshot);
 /* What gateway.ca_file holds (PEM); NULL: the system's authorities count. */
 const char *config_authorities(const struct config_snapshot *snapshot, size_t *ret_length);
+enum config_ocsp config_ocsp(const struct config_snapshot *snapshot);
 const char *config_audit_file(const struct config_snapshot *snapshot); /* NULL: none named */
 bool config_watch(const struct config_snapshot *snapshot); /* gateway.watch: load files anew when they change */
 enum config_on_full config_on_full(const struct config_snapshot *snapshot);

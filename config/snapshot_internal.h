@@ -48,6 +48,7 @@ struct config_snapshot {
     struct config_upstream upstream;
     char *authorities; /* PEM */
     size_t authorities_length;
+    enum config_ocsp ocsp;
     char *audit_file;
     enum config_on_full on_full;
     bool watch;

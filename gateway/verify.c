@@ -201,7 +201,10 @@ static bool send_pending(struct check *c)
 /* The connection stands: the handshake begins. */
 static bool handshake_begin(struct check *c)
 {
-    c->proof = proof_create(authorities_trust(c->verifier->authorities), c->name);
+    static const enum staple_mode staples[] = {
+        [CONFIG_OCSP_STAPLE] = STAPLE_LOOK, [CONFIG_OCSP_OFF] = STAPLE_OFF, [CONFIG_OCSP_REQUIRE] = STAPLE_REQUIRE};
+    c->proof = proof_create(authorities_trust(c->verifier->authorities), c->name,
+                            staples[config_ocsp(*c->verifier->snapshot)]);
     if (!c->proof) {
         check_fail(c, "out of memory");
         return false;

@@ -327,11 +327,13 @@ static void origins_are_reached_and_proven_as_written(void **state)
         assert_int_equal(acl_policy_verify(config_policy(s, cases[i].policy)), cases[i].verify);
     assert_int_equal(config_upstream(s)->kind, CONFIG_UPSTREAM_SOCKS5);
     assert_string_equal(addr_format_with_port(&config_upstream(s)->address, text), "[2001:db8::7]:1080");
+    assert_int_equal(config_ocsp(s), CONFIG_OCSP_REQUIRE);
     assert_non_null(config_authorities(s, &length));
     assert_true(length > 100);
     config_unref(s);
     s = must_load_text("version: 1\n");
     assert_int_equal(config_upstream(s)->kind, CONFIG_UPSTREAM_NONE);
+    assert_int_equal(config_ocsp(s), CONFIG_OCSP_STAPLE);
     assert_null(config_authorities(s, &length));
     config_unref(s);
 }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <openssl/err.h>
+#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -73,6 +74,23 @@ static struct trust *trust_in(const struct identity *authority)
     return trust;
 }
 
+/* What the server staples, and what the proof makes of it. */
+static struct {
+    enum staple_mode mode;
+    uint8_t *bytes;
+    int length;
+} stapling;
+
+static int send_staple(SSL *server, void *unused)
+{
+    (void)unused;
+    if (!stapling.bytes)
+        return SSL_TLSEXT_ERR_NOACK;
+    SSL_set_tlsext_status_ocsp_resp(server, OPENSSL_memdup(stapling.bytes, (size_t)stapling.length),
+                                    stapling.length);
+    return SSL_TLSEXT_ERR_OK;
+}
+
 /* Carries bytes between the proof and a server until the proof is over; `piece` bytes at a time. */
 static struct proof_result converse(const struct trust *trust, const char *name,
                                     const struct identity *server_id, int version, size_t piece,
@@ -83,11 +101,12 @@ static struct proof_result converse(const struct trust *trust, const char *name,
     SSL_CTX_set_max_proto_version(context, version);
     SSL_CTX_use_certificate(context, server_id->certificate);
     SSL_CTX_use_PrivateKey(context, server_id->key);
+    SSL_CTX_set_tlsext_status_cb(context, send_staple);
     SSL *server = SSL_new(context);
     BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
     SSL_set_bio(server, in, out);
     SSL_set_accept_state(server);
-    struct proof *proof = proof_create(trust, name);
+    struct proof *proof = proof_create(trust, name, stapling.mode);
     bool over = proof_step(proof, NULL, 0, false);
     uint8_t bytes[16384];
     for (int turn = 0; !over && turn < 100000; turn++) {
@@ -236,6 +255,137 @@ static void revocation_lists_hold_for_their_issuer(void **state)
     free_identity(&other);
 }
 
+/* ---- OCSP ---- */
+
+struct staple {
+    const char *what;
+    int status;
+    long from, until; /* `until` 0: it does not say */
+    const struct identity *signer;
+    bool signer_within; /* its certificate comes with it */
+    bool of_another;    /* is about another certificate */
+    bool sha256;        /* names it so */
+    const char *reason, *reason_required; /* NULL: proven */
+};
+
+#define NONE_HOLDS "the origin sends no OCSP response that holds"
+#define DEMANDED NONE_HOLDS ", and its certificate demands one"
+#define SAYS_REVOKED "the origin's certificate was revoked, as the OCSP response that it sends says"
+
+static void staple_make(const struct staple *s, const struct identity *about)
+{
+    OCSP_BASICRESP *basic = OCSP_BASICRESP_new();
+    ASN1_TIME *from = X509_gmtime_adj(NULL, s->from), *until = s->until ? X509_gmtime_adj(NULL, s->until) : NULL;
+    OCSP_CERTID *id = OCSP_cert_to_id(s->sha256 ? EVP_sha256() : EVP_sha1(), about->certificate, authority.certificate);
+    OCSP_basic_add1_status(basic, id, s->status, OCSP_REVOKED_STATUS_KEYCOMPROMISE, from, from, until);
+    assert_int_equal(OCSP_basic_sign(basic, s->signer->certificate, s->signer->key, EVP_sha256(), NULL,
+                                     s->signer_within ? 0 : OCSP_NOCERTS),
+                     1);
+    OCSP_RESPONSE *response = OCSP_response_create(OCSP_RESPONSE_STATUS_SUCCESSFUL, basic);
+    stapling.bytes = NULL;
+    stapling.length = i2d_OCSP_RESPONSE(response, &stapling.bytes);
+    OCSP_RESPONSE_free(response);
+    OCSP_BASICRESP_free(basic);
+    OCSP_CERTID_free(id);
+    ASN1_TIME_free(from);
+    ASN1_TIME_free(until);
+}
+
+static void staple_drop(void)
+{
+    OPENSSL_free(stapling.bytes);
+    memset(&stapling, 0, sizeof(stapling));
+}
+
+static void expect(const struct trust *trust, const struct identity *server, enum staple_mode mode, const char *what,
+                   const char *reason)
+{
+    stapling.mode = mode;
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        struct proof_result r = converse(trust, "www.example.org", server, version, 16384, NULL);
+        if (r.proven != !reason || (reason && strcmp(r.reason ? r.reason : "none", reason)))
+            fail_msg("%s, mode %d: %s", what, mode, r.reason ? r.reason : "proven");
+    }
+}
+
+/* An identity of `issuer` with one more extension. */
+static struct identity make_special(const struct identity *issuer, int nid, const char *value)
+{
+    struct identity id = make_identity("x", "DNS:www.example.org", false, -DAY, DAY, issuer);
+    add_extension(id.certificate, nid, value);
+    assert_true(X509_sign(id.certificate, issuer->key, EVP_sha256()) > 0);
+    return id;
+}
+
+static void staples_say_whether_a_certificate_was_revoked(void **state)
+{
+    (void)state;
+    struct identity leaf = make_identity("x", "DNS:www.example.org", false, -DAY, DAY, &authority),
+                    other = make_identity("x", "DNS:www.example.org", false, -DAY, DAY, &authority),
+                    responder = make_special(&authority, NID_ext_key_usage, "OCSPSigning"),
+                    foreign = make_special(&stranger, NID_ext_key_usage, "OCSPSigning");
+    const int good = V_OCSP_CERTSTATUS_GOOD, revoked = V_OCSP_CERTSTATUS_REVOKED, unknown = V_OCSP_CERTSTATUS_UNKNOWN;
+    const struct staple cases[] = {
+        {"good", good, -60, DAY, &authority},
+        {"good, named by SHA-256", good, -60, DAY, &authority, .sha256 = true},
+        {"good, without an end", good, -60, 0, &authority},
+        {"of a responder", good, -60, DAY, &responder, .signer_within = true},
+        {"revoked", revoked, -60, DAY, &authority, .reason = SAYS_REVOKED, .reason_required = SAYS_REVOKED},
+        {"revoked, by a responder", revoked, -60, DAY, &responder, .signer_within = true, .reason = SAYS_REVOKED,
+         .reason_required = SAYS_REVOKED},
+        {"unknown", unknown, -60, DAY, &authority, .reason_required = NONE_HOLDS},
+        {"expired", good, -2 * DAY, -DAY, &authority, .reason_required = NONE_HOLDS},
+        {"of last month, without an end", good, -30 * DAY, 0, &authority, .reason_required = NONE_HOLDS},
+        {"of tomorrow", good, DAY, 2 * DAY, &authority, .reason_required = NONE_HOLDS},
+        {"about another certificate", good, -60, DAY, &authority, .of_another = true, .reason_required = NONE_HOLDS},
+        {"another revoked", revoked, -60, DAY, &authority, .of_another = true, .reason_required = NONE_HOLDS},
+        {"of a stranger", good, -60, DAY, &stranger, .reason_required = NONE_HOLDS},
+        {"a stranger's revocation", revoked, -60, DAY, &stranger, .reason_required = NONE_HOLDS},
+        {"of a stranger's responder", good, -60, DAY, &foreign, .signer_within = true, .reason_required = NONE_HOLDS},
+        {"of the leaf itself", good, -60, DAY, &leaf, .signer_within = true, .reason_required = NONE_HOLDS},
+    };
+    struct trust *trust = trust_in(&authority);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        staple_make(&cases[i], cases[i].of_another ? &other : &leaf);
+        expect(trust, &leaf, STAPLE_LOOK, cases[i].what, cases[i].reason);
+        expect(trust, &leaf, STAPLE_REQUIRE, cases[i].what, cases[i].reason_required);
+        expect(trust, &leaf, STAPLE_OFF, cases[i].what, NULL);
+        staple_drop();
+    }
+    trust_destroy(trust);
+    struct identity *const all[] = {&leaf, &other, &responder, &foreign};
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+        free_identity(all[i]);
+}
+
+static void a_certificate_may_demand_a_staple(void **state)
+{
+    (void)state;
+    struct identity plain = make_identity("x", "DNS:www.example.org", false, -DAY, DAY, &authority),
+                    demanding = make_special(&authority, NID_tlsfeature, "status_request");
+    const struct staple good = {"good", V_OCSP_CERTSTATUS_GOOD, -60, DAY, &authority},
+                        old = {"old", V_OCSP_CERTSTATUS_GOOD, -2 * DAY, -DAY, &authority};
+    struct trust *trust = trust_in(&authority);
+    expect(trust, &plain, STAPLE_LOOK, "none", NULL);
+    expect(trust, &plain, STAPLE_REQUIRE, "none", NONE_HOLDS);
+    expect(trust, &demanding, STAPLE_LOOK, "none, demanded", DEMANDED);
+    expect(trust, &demanding, STAPLE_REQUIRE, "none, demanded", DEMANDED);
+    expect(trust, &demanding, STAPLE_OFF, "none, demanded", NULL);
+    staple_make(&good, &demanding);
+    expect(trust, &demanding, STAPLE_LOOK, "good, demanded", NULL);
+    staple_drop();
+    staple_make(&old, &demanding);
+    expect(trust, &demanding, STAPLE_LOOK, "old, demanded", DEMANDED);
+    staple_drop();
+    stapling.bytes = OPENSSL_memdup("\x30\x03\x0a\x01\x06", 5); /* status "unauthorized" */
+    stapling.length = 5;
+    expect(trust, &demanding, STAPLE_LOOK, "refused by the responder", DEMANDED);
+    staple_drop();
+    trust_destroy(trust);
+    free_identity(&plain);
+    free_identity(&demanding);
+}
+
 static void a_leaf_is_no_authority(void **state)
 {
     (void)state;
@@ -274,7 +424,7 @@ static void what_is_no_tls_proves_nothing(void **state)
     };
     struct trust *trust = trust_in(&authority);
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-        struct proof *proof = proof_create(trust, "www.example.org");
+        struct proof *proof = proof_create(trust, "www.example.org", STAPLE_LOOK);
         uint8_t hello[4096];
         assert_false(proof_step(proof, NULL, 0, false));
         assert_true(proof_take(proof, hello, sizeof(hello)) > 100);
@@ -325,6 +475,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(certificates_prove_or_say_why_not),
         cmocka_unit_test(revocation_lists_hold_for_their_issuer),
+        cmocka_unit_test(staples_say_whether_a_certificate_was_revoked),
+        cmocka_unit_test(a_certificate_may_demand_a_staple),
         cmocka_unit_test(a_leaf_is_no_authority),
         cmocka_unit_test(it_may_come_byte_by_byte),
         cmocka_unit_test(what_is_no_tls_proves_nothing),
