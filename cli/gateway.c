@@ -3,6 +3,7 @@
  */
 #include "cli/policy_internal.h"
 #include "base/log.h"
+#include "gateway/admin.h"
 #include "gateway/worker.h"
 #include "redirect/control.h"
 #include "redirect/daemon.h"
@@ -131,6 +132,7 @@ static int serve(const struct gateway_options *o, unsigned drain_ms)
                                            .state_path = o->state ? o->state : STATE_DEFAULT_PATH,
                                            .watch = o->watch,
                                            .drain_ms = drain_ms,
+                                           .check = admin_check,
                                            .metrics = metrics,
                                            .worker = worker_main,
                                            .worker_arg = &worker,

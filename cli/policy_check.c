@@ -1,5 +1,6 @@
 #include "cli/policy_internal.h"
 #include "base/json.h"
+#include "gateway/admin.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -80,12 +81,30 @@ static bool print_json(struct report *report)
     return whole;
 }
 
+/* What the gateway would say when it loads the file. */
+static void check_admin(struct report *report)
+{
+    struct error err;
+    char *line = NULL;
+    const struct config_admin *admin = config_admin(report->snapshot);
+    if (admin_check(report->snapshot, &err) == 0)
+        return;
+    report->errors.lines = calloc(1, sizeof(*report->errors.lines));
+    if (report->errors.lines && asprintf(&line, "%s:%u:%u: %s", report->file, admin->line, admin->column, err.text) >= 0)
+        report->errors.lines[report->errors.count++] = line;
+    config_unref(report->snapshot);
+    report->snapshot = NULL;
+}
+
 static bool check_file(const char *file, bool json)
 {
     struct report report = {.file = file};
     bool good = config_load_file(file, &report.snapshot, &report.errors) == 0;
-    if (good)
+    if (good) {
         config_each_policy(report.snapshot, count_policy, &report);
+        check_admin(&report);
+        good = report.snapshot != NULL;
+    }
     if (json)
         good &= print_json(&report);
     else

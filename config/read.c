@@ -2,6 +2,7 @@
  * The schema of a policy file (DESIGN section 8): one table of keys a map, one reader a key. A reader checks
  * its value by itself; what it means together with the rest of the file is resolve.c's.
  */
+#include "acl/guard.h"
 #include "config/hash.h"
 #include "config/names_file.h"
 #include "config/read_rule.h"
@@ -15,6 +16,7 @@
 #define FIELDS(table) table, COUNT(table)
 #define POLICY_NAME_MAX 64
 #define CA_FILE_MAX_BYTES ((size_t)16 << 20)
+#define ADMIN_PEM_MAX_BYTES ((size_t)1 << 20)
 #define PEM_BEGIN "-----BEGIN CERTIFICATE-----"
 
 /* ---- gateway ---- */
@@ -182,6 +184,91 @@ static void read_ocsp(struct load *load, const struct node *node, void *object)
         ((struct config_snapshot *)object)->ocsp = (enum config_ocsp)choice;
 }
 
+/* ---- gateway.admin ---- */
+
+#define ADMIN_DEFAULT_PORT 9464
+
+static void read_admin_listen(struct load *load, const struct node *node, void *object)
+{
+    struct config_admin *admin = object;
+    const char *text = schema_text(load, node, "listen");
+    if (text && !addr_parse_with_port(text, ADMIN_DEFAULT_PORT, &admin->listen))
+        report(load, node->mark, "listen cannot be \"%s\": write ADDR:PORT ([ADDR]:PORT for IPv6), as 127.0.0.1:%d", text,
+               ADMIN_DEFAULT_PORT);
+}
+
+/* A file of PEM; `begins` is what it has to have in it. */
+static void read_pem(struct load *load, const struct node *node, const char *what, const char *begins, char **ret,
+                     size_t *ret_length)
+{
+    struct error err;
+    const char *path = schema_text(load, node, what);
+    const char *full = path ? load_path(load, path) : NULL;
+    if (!full)
+        return;
+    if (load_file_read(load, full, ADMIN_PEM_MAX_BYTES, ret, ret_length, &err) < 0)
+        report(load, node->mark, "%s: %s", full, err.text);
+    else if (!memmem(*ret, *ret_length, begins, strlen(begins)))
+        report(load, node->mark, "%s holds no %s: write a file of PEM with a line \"-----BEGIN …%s-----\"", full, what, begins);
+}
+
+static void read_tls_certificate(struct load *load, const struct node *node, void *object)
+{
+    struct config_admin *admin = object;
+    read_pem(load, node, "certificate", "CERTIFICATE", &admin->certificate, &admin->certificate_length);
+    if (admin->certificate)
+        load->hash = hash_bytes(load->hash, admin->certificate, admin->certificate_length);
+}
+
+/* It goes into no hash: the version is public. */
+static void read_tls_key(struct load *load, const struct node *node, void *object)
+{
+    struct config_admin *admin = object;
+    read_pem(load, node, "key", "PRIVATE KEY", &admin->key, &admin->key_length);
+}
+
+static void read_tls_client_ca(struct load *load, const struct node *node, void *object)
+{
+    struct config_admin *admin = object;
+    read_pem(load, node, "client_ca", "CERTIFICATE", &admin->client_authorities, &admin->client_authorities_length);
+    if (admin->client_authorities)
+        load->hash = hash_bytes(load->hash, admin->client_authorities, admin->client_authorities_length);
+}
+
+static void read_admin_tls(struct load *load, const struct node *node, void *object)
+{
+    static const struct field fields[] = {
+        {"certificate", read_tls_certificate}, {"key", read_tls_key}, {"client_ca", read_tls_client_ca}};
+    struct config_admin *admin = object;
+    size_t before = load->reported;
+    schema_map(load, node, "admin.tls", FIELDS(fields), object);
+    admin->line = node->mark.line;
+    admin->column = node->mark.column;
+    if (load->reported == before && (!admin->certificate || !admin->key))
+        report(load, node->mark, "admin.tls has no %s: write \"%s: FILE\"", admin->certificate ? "key" : "certificate",
+               admin->certificate ? "key" : "certificate");
+}
+
+static bool is_loopback(const struct addr *a)
+{
+    return !strncmp(acl_guard_range_name(a), "loopback", strlen("loopback"));
+}
+
+static void read_admin(struct load *load, const struct node *node, void *object)
+{
+    static const struct field fields[] = {{"listen", read_admin_listen}, {"tls", read_admin_tls}};
+    struct config_admin *admin = &((struct config_snapshot *)object)->admin;
+    size_t before = load->reported;
+    schema_map(load, node, "admin", FIELDS(fields), admin);
+    if (load->reported != before)
+        return;
+    if (admin->listen.family == 0)
+        report(load, node->mark, "admin has no address: write \"listen: 127.0.0.1:%d\"", ADMIN_DEFAULT_PORT);
+    else if (!is_loopback(&admin->listen) && !admin->certificate)
+        report_warning(load, node->mark, "metrics are told in the clear to whoever reaches the address: write 127.0.0.1, or give "
+                       "the endpoint \"tls: {certificate: FILE, key: FILE}\"");
+}
+
 static void read_audit_file(struct load *load, const struct node *node, void *object)
 {
     struct config_snapshot *snapshot = object;
@@ -259,7 +346,7 @@ static void read_gateway(struct load *load, const struct node *node, void *objec
                                           {"ca_file", read_ca_file},     {"ocsp", read_ocsp},
                                           {"upstream", read_upstream},
                                           {"audit", read_audit},         {"limits", read_limits},
-                                          {"watch", read_watch}};
+                                          {"watch", read_watch},         {"admin", read_admin}};
     schema_map(load, node, "gateway", FIELDS(fields), object);
 }
 

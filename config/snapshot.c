@@ -49,6 +49,11 @@ static void destroy(struct config_snapshot *s)
     free(s->assignments);
     free(s->warnings);
     free(s->authorities);
+    free(s->admin.certificate);
+    if (s->admin.key)
+        explicit_bzero(s->admin.key, s->admin.key_length);
+    free(s->admin.key);
+    free(s->admin.client_authorities);
     free(s->audit_file);
     free(s->destinations);
     free(s);
@@ -217,6 +222,11 @@ const struct addr *config_host(const struct config_snapshot *snapshot, const cha
 const struct config_upstream *config_upstream(const struct config_snapshot *snapshot)
 {
     return &snapshot->upstream;
+}
+
+const struct config_admin *config_admin(const struct config_snapshot *snapshot)
+{
+    return &snapshot->admin;
 }
 
 const char *config_authorities(const struct config_snapshot *snapshot, size_t *ret_length)

@@ -33,6 +33,13 @@ const char *config_resolver_advice(const char *text);
 const char *config_resolver_format(const struct config_resolver *resolver, char text[CONFIG_RESOLVER_TEXT_MAX]);
 /* Are there servers with TLS beside others? Who blocks the former would have the latter asked, so it is refused. */
 bool config_resolvers_mixed(const struct config_resolver *resolvers, size_t count);
+/* Where metrics and health are told over TCP. Texts are PEM. */
+struct config_admin {
+    struct addr listen;     /* family 0: nowhere */
+    unsigned line, column;  /* of `tls`; 0: there is none */
+    char *certificate, *key, *client_authorities; /* NULL: no TLS; clients need no certificate */
+    size_t certificate_length, key_length, client_authorities_length;
+};
 
 /* Of origins that are verified: certs/staple.h. */
 enum config_ocsp { CONFIG_OCSP_STAPLE, CONFIG_OCSP_OFF, CONFIG_OCSP_REQUIRE };
@@ -149,6 +156,7 @@ const struct config_upstream *config_upstream(const struct config_snapshot *snap
 /* What gateway.ca_file holds (PEM); NULL: the system's authorities count. */
 const char *config_authorities(const struct config_snapshot *snapshot, size_t *ret_length);
 enum config_ocsp config_ocsp(const struct config_snapshot *snapshot);
+const struct config_admin *config_admin(const struct config_snapshot *snapshot);
 const char *config_audit_file(const struct config_snapshot *snapshot); /* NULL: none named */
 bool config_watch(const struct config_snapshot *snapshot); /* gateway.watch: load files anew when they change */
 enum config_on_full config_on_full(const struct config_snapshot *snapshot);

@@ -49,6 +49,7 @@ struct config_snapshot {
     char *authorities; /* PEM */
     size_t authorities_length;
     enum config_ocsp ocsp;
+    struct config_admin admin;
     char *audit_file;
     enum config_on_full on_full;
     bool watch;

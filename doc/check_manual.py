@@ -93,6 +93,7 @@ def check_keys():
                          flags=re.M | re.S)
     keys = {name: re.findall(r'\{"(\w+)", read_', table) for name, table in tables}
     expected = {"read_file": "The file", "read_gateway": "gateway", "read_audit": "gateway.audit", "read_limits": "gateway.limits",
+                "read_admin": "gateway.admin", "read_admin_tls": "gateway.admin.tls",
                 "read_destinations": "destinations", "read_policy": "policies", "read_policy_limits": "policies.limits", "read_assignment": "assign",
                 "read_network": "networks", "read_rule_map": "Maps"}
     complain_unless(set(keys) == set(expected), f"check_manual.py does not know the maps of config/read.c: {sorted(keys)}")
@@ -143,6 +144,18 @@ def check_audit_fields():
     for action in re.findall(r'"((?:flow|request|dns|packet)-[a-z]+)"', text):
         if action != "packet-allowed":  # never written: what nftables lets through it does not report
             complain_unless(f".It Li {action}\n" in events, f"sallyport.8: the action {action} is missing")
+
+
+def check_metrics():
+    """Each family of redirect/metrics.c, with its type and its labels."""
+    text = source("redirect/metrics.c")
+    families = re.findall(r'family\(to, "(\w+)", "(\w+)"', text)
+    families += [(name, kind) for kind, name in re.findall(r'\b(gauge|counter)\(to, "(\w+)"', text)]
+    families += [(name, "counter") for name in re.findall(r'\bcounters\(to, m, "(\w+)"', text)]
+    families += [(name, "histogram") for name in re.findall(r'\bhistogram\(to, m, "(\w+)"', text)]
+    complain_unless(len(families) > 20, "no metrics in redirect/metrics.c")
+    described = re.findall(r"^\.It Li (\w+) Pq (\w+)", sections(COMMANDS)["METRICS"], flags=re.M)
+    complain_unless(sorted(described) == sorted(families), f"sallyport.8: metrics differ: {set(described) ^ set(families)}")
 
 
 # --- what the pages show -----------------------------------------------------------------------------------------
@@ -208,6 +221,7 @@ def main():
     check_defaults()
     check_reasons()
     check_audit_fields()
+    check_metrics()
     with tempfile.TemporaryDirectory(prefix="sallyport-manual-") as folder:
         check_policies(Path(folder))
         check_diagnostics(Path(folder))

@@ -62,6 +62,7 @@ static int put_in_force(struct worker *w, struct config_snapshot *file, uint32_t
     if (changes)
         config_unref(file);
     rejudge_by(w, derived, serial);
+    worker_apply_admin(w);
     return 0;
 }
 

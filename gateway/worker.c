@@ -236,6 +236,18 @@ static void take_changes(struct worker *w, const struct channel_message *message
         worker_answer(w, message->serial, -r);
 }
 
+/* The configuration that comes with it says who may speak there, and how. */
+static void take_admin(struct worker *w, int listener)
+{
+    fd_close(&w->admin_listener);
+    if (!w->admin)
+        fd_close(&listener);
+    else if (w->reload && listener >= 0)
+        w->admin_listener = listener;
+    else
+        admin_listen(w->admin, listener);
+}
+
 static void obey(struct worker *w, const struct channel_message *message, struct capture_sockets *sockets,
                  int fd)
 {
@@ -255,6 +267,9 @@ static void obey(struct worker *w, const struct channel_message *message, struct
         break;
     case CHANNEL_AUDIT:
         audit_reopen(w->audit, fd);
+        break;
+    case CHANNEL_ADMIN:
+        take_admin(w, fd);
         break;
     case CHANNEL_PING:
         worker_answer(w, message->serial, 0);
@@ -340,6 +355,15 @@ void worker_apply_config(struct worker *w)
     verifier_reset(w->verifier);
 }
 
+void worker_apply_admin(struct worker *w)
+{
+    if (!w->admin)
+        return;
+    admin_configure(w->admin, w->snapshot);
+    if (w->admin_listener >= 0)
+        admin_listen(w->admin, fd_steal(&w->admin_listener));
+}
+
 static void start_deadlines(struct worker *w)
 {
     const struct config_limits *l = w->limits;
@@ -352,6 +376,7 @@ static void start_deadlines(struct worker *w)
     deadline_queue_init(&w->dns_tcp_timeouts, &w->loop, DNS_TCP_IDLE_MS, dns_tcp_expired);
     deadline_queue_init(&w->tenant_timeouts, &w->loop, TENANT_IDLE_MS, tenants_expired);
     deadline_queue_init(&w->accept_pauses, &w->loop, ACCEPT_PAUSE_MS, capture_accept_expired);
+    deadline_queue_init(&w->admin_timeouts, &w->loop, ADMIN_PATIENCE_MS, admin_connection_expired);
 }
 
 static int start_loop(struct worker *w, int channel, struct error *err)
@@ -393,6 +418,7 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
 {
     _cleanup_fd_ int audit = audit_fd;
     w->snapshot = options->snapshot;
+    w->admin_listener = -1;
     w->limits = config_limits(w->snapshot);
     w->audit_only = options->audit_only;
     w->metrics = options->metrics ? &options->metrics->workers[0] : &uncounted;
@@ -419,6 +445,12 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     w->report = report_create();
     if (!w->associations.buckets || !w->forwarder || !w->verifier || !w->names || !w->report)
         return error_set(err, ENOMEM, "out of memory");
+    if (options->metrics) {
+        w->admin = admin_create(w, options->metrics);
+        if (!w->admin)
+            return error_set(err, ENOMEM, "out of memory");
+        worker_apply_admin(w);
+    }
     if (options->confine && (r = confine(err)) < 0)
         return error_prefix(err, "cannot confine the worker");
     w->audit = audit_create(fd_steal(&audit), config_on_full(w->snapshot) == CONFIG_ON_FULL_DROP, err);
@@ -455,6 +487,7 @@ static void finish_deadlines(struct worker *w)
         &w->half_close_timeouts, &w->linger_timeouts,  &w->dns_tcp_timeouts, &w->accept_pauses, &w->tenant_timeouts};
     for (size_t i = 0; i < sizeof(queues) / sizeof(*queues); i++)
         deadline_queue_finish(queues[i]);
+    deadline_queue_finish(&w->admin_timeouts);
 }
 
 /* Ends every flow with its event, then gives everything back. */
@@ -462,6 +495,8 @@ static void release(struct worker *w)
 {
     w->finishing = w->draining = false; /* nobody is to stop the loop again */
     reload_abandon(w);
+    admin_destroy(w->admin); /* before the log is written out: the next gateway may want the address */
+    fd_close(&w->admin_listener);
     while (!list_empty(&w->flows))
         flow_end(list_entry(w->flows.next, struct flow, link), AUDIT_CLOSE_GATEWAY, "worker_ended", true);
     sweep(&w->sweep);

@@ -11,6 +11,7 @@
 #include "base/slab.h"
 #include "config/snapshot.h"
 #include "gateway/association.h"
+#include "gateway/admin.h"
 #include "gateway/audit.h"
 #include "gateway/deadline.h"
 #include "gateway/dns_watch.h"
@@ -44,6 +45,9 @@ struct worker {
     bool audit_only;
     struct audit *audit;
     struct metrics_worker *metrics; /* never NULL */
+    struct admin *admin;            /* NULL: of `sallyport exec` */
+    struct deadline_queue admin_timeouts;
+    int admin_listener; /* came while a configuration is loaded, which it belongs to; -1: none */
     struct loop_lag lag;
     struct authorities *authorities;
     struct resolver resolver;
@@ -130,6 +134,7 @@ void capture_tell_left_out(struct capture *capture);
 
 /* What of the snapshot is kept elsewhere: time limits, name servers, the cap on flows. */
 void worker_apply_config(struct worker *worker);
+void worker_apply_admin(struct worker *worker); /* and of the admin endpoint */
 /* Answer a message of the monitor: `code` 0, or a positive errno. */
 void worker_answer(struct worker *worker, uint32_t serial, int code);
 

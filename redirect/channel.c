@@ -120,6 +120,12 @@ int channel_send_audit(int channel, int fd)
     return send_message(channel, &(struct channel_message){.type = CHANNEL_AUDIT}, &fd, 1);
 }
 
+int channel_send_admin(int channel, int listener)
+{
+    const struct channel_message message = {.type = CHANNEL_ADMIN, .present = listener >= 0};
+    return send_message(channel, &message, &listener, listener >= 0);
+}
+
 int channel_send_finish(int channel, bool summary)
 {
     return send_message(channel, &(struct channel_message){.type = CHANNEL_FINISH, .summary = summary}, NULL,
@@ -154,6 +160,8 @@ static int expected_descriptors(const struct channel_message *message)
     case CHANNEL_CONFIG:
     case CHANNEL_CHANGES:
         return 1;
+    case CHANNEL_ADMIN:
+        return message->present > 1 ? -1 : message->present;
     case CHANNEL_FINISH:
     case CHANNEL_READY:
     case CHANNEL_FAILED:
@@ -173,7 +181,10 @@ static void hand_out(const struct channel_message *message, const int *fds,
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
         all[i] = sockets && message->present & 1u << i ? *fds++ : -1;
     memcpy(ret_sockets, all, sizeof(all));
-    *ret_fd = message->type == CHANNEL_AUDIT || message->type == CHANNEL_CONFIG || message->type == CHANNEL_CHANGES ? *fds : -1;
+    *ret_fd = message->type == CHANNEL_AUDIT || message->type == CHANNEL_CONFIG || message->type == CHANNEL_CHANGES ||
+                      (message->type == CHANNEL_ADMIN && message->present)
+                  ? *fds
+                  : -1;
 }
 
 int channel_receive(int channel, struct channel_message *ret, struct capture_sockets *ret_sockets,

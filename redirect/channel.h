@@ -5,6 +5,7 @@
  *                      NETWORK (the sockets of a captured network, and its name)
  *                      CONFIG (a configuration as a bundle in a memory file)    AUDIT (new audit file)
  *                      CHANGES (all run-time changes, likewise)
+ *                      ADMIN (listener of the admin endpoint, or none any more)
  *                      PING (answer when everything before it is done)
  *                      FINISH (end flows, flush, say the summary if asked, exit 0)
  *   worker  → monitor  READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG, CHANGES or PING, with its serial number
@@ -27,7 +28,8 @@ enum channel_type {
     CHANNEL_PING,
     CHANNEL_FAILED,
     CHANNEL_CHANGES,
-    CHANNEL_NETWORK
+    CHANNEL_NETWORK,
+    CHANNEL_ADMIN
 };
 
 #define CHANNEL_ID_MAX 128
@@ -69,13 +71,14 @@ int channel_send_config(int channel, uint32_t serial, int bundle); /* the caller
 int channel_send_changes(int channel, uint32_t serial, int bundle); /* likewise */
 int channel_send_ping(int channel, uint32_t serial);
 int channel_send_audit(int channel, int fd);
+int channel_send_admin(int channel, int listener); /* -1: none any more; the caller keeps the descriptor */
 int channel_send_finish(int channel, bool summary);
 int channel_send_drain(int channel, uint32_t drain_ms);
 int channel_send_ready(int channel);
 /* READY for `code` 0, else FAILED with it (a positive errno). */
 int channel_send_answer(int channel, uint32_t serial, int code);
 
-/* One message. Descriptors of CAPTURE land in *ret_sockets, that of AUDIT, CONFIG or CHANGES in *ret_fd; the caller owns them. Returns 1, 0 at
+/* One message. Descriptors of CAPTURE land in *ret_sockets, that of AUDIT, CONFIG, CHANGES or ADMIN in *ret_fd; the caller owns them. Returns 1, 0 at
  * end of file, -EAGAIN, or another negative errno (-EBADMSG: not a message of ours; descriptors are closed). Strings are
  * NUL-terminated whatever was sent. */
 int channel_receive(int channel, struct channel_message *ret, struct capture_sockets *ret_sockets, int *ret_fd);

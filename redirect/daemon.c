@@ -66,6 +66,10 @@ static int feed(struct daemon *d)
     }
     if (d->changes_unsent && (r = runtime_send(d, channel)) < 0)
         return r;
+    /* A listener comes behind the configuration that it belongs to. */
+    if (d->admin_unsent && d->bundle < 0 && (r = channel_send_admin(channel, d->admin)) < 0)
+        return r;
+    d->admin_unsent &= d->bundle >= 0;
     while (!list_empty(&d->unsent)) {
         struct enrolment *e = list_entry(d->unsent.next, struct enrolment, unsent_link);
         if ((r = enrolment_send(e, channel)) < 0)
@@ -90,7 +94,6 @@ static void worker_answered(struct daemon *d, const struct channel_message *mess
     if (message->serial == d->ping_serial) {
         loop_timer_stop(&d->worker_timer);
         d->worker_ready = true;
-        metric_set(&d->options->metrics->worker_ready, 1);
         daemon_maybe_announce(d);
         return;
     }
@@ -170,6 +173,7 @@ static void start_worker(struct daemon *d)
     *o->worker_snapshot = d->snapshot;
     fd_close(&d->bundle); /* it has that by the fork */
     d->audit_unsent = d->changes_unsent = false;
+    d->admin_unsent = d->admin >= 0;
     int r = worker_process_start(&d->worker, o->worker, o->worker_arg, d->audit, &d->mask_before, &err);
     if (r < 0) {
         log_error("%s", err.text);
@@ -346,8 +350,10 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
     _cleanup_fd_ int unused = bundle;
     struct config_snapshot *derived = NULL;
     struct error err;
-    int audit = -1;
-    int r = audit_file_open(audit_path(d, file), &audit, &err);
+    int audit = -1, admin = -1;
+    int r = daemon_admin_prepare(d, file, &admin, &err);
+    if (r == 0)
+        r = audit_file_open(audit_path(d, file), &audit, &err);
     if (r == 0 && (r = runtime_derive(d, file, &derived)) < 0)
         error_set(&err, -r, "out of memory");
     if (r == 0)
@@ -359,6 +365,7 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
         client_refuse(client, "failed", "%s", err.text);
         config_unref(derived);
         fd_close(&audit);
+        fd_close(&admin);
         return;
     }
     fd_close(&d->bundle);
@@ -368,6 +375,7 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
     if (d->worker.channel < 0)
         fd_close(&d->bundle); /* the next worker has it anyway */
     daemon_take_snapshot(d, derived);
+    daemon_admin_take(d, d->snapshot, admin);
     daemon_feed(d);
     note_reload(d, true);
     log_info("policy %s is loaded", config_version(d->snapshot));
@@ -616,7 +624,9 @@ static int open_control(struct daemon *d, struct error *err)
 
 void daemon_maybe_announce(struct daemon *d)
 {
-    if (d->announced || !d->worker_ready || d->adopting > 0 || !networks_settled(d))
+    bool settled = d->adopting == 0 && networks_settled(d);
+    metric_set(&d->options->metrics->worker_ready, d->worker_ready && (d->announced || settled));
+    if (d->announced || !d->worker_ready || !settled)
         return;
     d->announced = true;
     log_info("ready: policy %s, %u containers", config_version(d->snapshot), d->count);
@@ -654,12 +664,15 @@ static int start(struct daemon *d, struct error *err)
         r = open_control(d, err);
     if (r >= 0)
         r = networks_apply(d, d->snapshot, err);
+    if (r >= 0)
+        r = daemon_admin_prepare(d, d->snapshot, &d->admin, err);
     if (r < 0)
         return r;
     r = watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
     if (r < 0)
         return error_errno(err, -r, "cannot watch the control socket");
     vanish_start(d);
+    d->admin_address = config_admin(d->snapshot)->listen;
     start_worker(d);
     start_watching(d);
     state_each(d->state, adopt_captured, d);
@@ -691,6 +704,7 @@ static void finish(struct daemon *d)
     fd_close(&d->worker.channel);
     fd_close(&d->signals);
     fd_close(&d->audit);
+    fd_close(&d->admin);
     fd_close(&d->bundle);
     fd_close(&d->state);
     fd_close(&d->mounts);
@@ -706,6 +720,7 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
                        .audit = -1,
                        .state = -1,
                        .listener = -1,
+                       .admin = -1,
                        .bundle = -1,
                        .mounts = -1,
                        .mounts_watch = WATCH_NONE,

@@ -17,6 +17,8 @@ struct daemon_options {
     unsigned drain_ms;        /* for flows that are up at SIGTERM */
     monitor_worker_fn worker;
     void *worker_arg;
+    /* Is what the snapshot says of TLS usable? 0 or a negative errno with a sentence. */
+    int (*check)(const struct config_snapshot *snapshot, struct error *err);
     struct metrics *metrics; /* the worker counts there as well */
     struct config_snapshot **worker_snapshot; /* where worker_arg has the snapshot: kept current for the next worker */
 };

@@ -6,6 +6,7 @@
  *   visit.c        the children in namespaces, and who waits for one
  *   sharing.c      containers that share a network namespace
  *   vanish.c       namespaces enrolled by path that are gone
+ *   daemon_admin.c the listener of the admin endpoint
  *   client.c       one request on the control socket
  *   runtime.c      allow, deny, set, forget: changes on top of the file
  *   show.c         what a container or a policy may do, and who said so
@@ -76,6 +77,10 @@ struct daemon {
     struct config_files files; /* that were looked for by the latest load */
     struct client *reload_client;
 
+    int admin; /* listener of the admin endpoint, or -1 */
+    struct addr admin_address;
+    bool admin_unsent;
+
     bool announced; /* READY=1 was said */
     bool draining;
     int exit_status;
@@ -125,6 +130,10 @@ void daemon_maybe_announce(struct daemon *daemon);
 /* Takes over `snapshot` (the file's own, or derived) as the one in force. */
 void daemon_take_snapshot(struct daemon *daemon, struct config_snapshot *snapshot);
 bool daemon_updates_left(const struct daemon *daemon); /* of rulesets, after a change */
+
+/* daemon_admin.c: the listener that a configuration wants, before it is taken: *ret is -1 when there is nothing to change */
+int daemon_admin_prepare(const struct daemon *daemon, const struct config_snapshot *snapshot, int *ret, struct error *err);
+void daemon_admin_take(struct daemon *daemon, const struct config_snapshot *snapshot, int prepared);
 
 /* enrolment.c */
 const struct acl_policy *enrolment_policy(const struct enrolment *enrolment);

@@ -60,8 +60,9 @@ class Container(Namespace):
 class Gateway:
     """The daemon, told when it is ready through sd_notify. May be killed and started again on the same state."""
 
-    def __init__(self, lab, policy, options=()):
+    def __init__(self, lab, policy, options=(), settings=""):
         self.lab = lab
+        self.settings = settings  # further keys of `gateway:`, each behind a comma
         lab.runs += 1
         self.folder = lab.folder / f"gateway-{lab.runs}"
         self.folder.mkdir()
@@ -85,7 +86,7 @@ class Gateway:
             pass  # closed
 
     def write_policy(self, policy):
-        text = f"version: 1\ngateway: {{resolvers: [{NAME_SERVER}]}}\n" \
+        text = f"version: 1\ngateway: {{resolvers: [{NAME_SERVER}]{self.settings}}}\n" \
                'destinations: {allow: [198.18.0.0/15, "2001:db8::/32"]}\n' + policy
         self.config.write_text(text)
 

@@ -17,8 +17,8 @@ default: deny
 def make_gateway(lab):
     made = []
 
-    def make(policy=POLICY, options=(), start=True):
-        gateway = Gateway(lab, policy, options)
+    def make(policy=POLICY, options=(), start=True, settings=""):
+        gateway = Gateway(lab, policy, options, settings)
         made.append(gateway)
         return gateway.start() if start else gateway
 
