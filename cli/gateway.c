@@ -21,11 +21,11 @@
 #define DRAIN_MAX_SECONDS 86400
 
 struct gateway_options {
-    const char *file, *control, *state, *audit, *drain;
+    const char *file, *control, *state, *audit, *drain, *api;
     bool watch, help, remove_networks;
 };
 
-enum { OPTION_CONTROL = 256, OPTION_STATE, OPTION_AUDIT, OPTION_DRAIN, OPTION_WATCH, OPTION_REMOVE_NETWORKS };
+enum { OPTION_CONTROL = 256, OPTION_STATE, OPTION_AUDIT, OPTION_DRAIN, OPTION_WATCH, OPTION_REMOVE_NETWORKS, OPTION_API };
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
@@ -35,6 +35,7 @@ static const struct option long_options[] = {
     {"drain", required_argument, NULL, OPTION_DRAIN},
     {"watch", no_argument, NULL, OPTION_WATCH},
     {"remove-networks", no_argument, NULL, OPTION_REMOVE_NETWORKS},
+    {"api", required_argument, NULL, OPTION_API},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -46,6 +47,7 @@ static int take_option(const struct command *self, struct gateway_options *o, in
                          : option == OPTION_STATE   ? &o->state
                          : option == OPTION_AUDIT   ? &o->audit
                          : option == OPTION_DRAIN   ? &o->drain
+                         : option == OPTION_API     ? &o->api
                                                     : NULL;
     if (option == 'h')
         o->help = true;
@@ -106,6 +108,21 @@ static char *absolute(const char *path)
     return ret;
 }
 
+/* Beside the control socket, unless another place is named. NULL: nowhere, or out of memory (*ret_failed). */
+static char *api_path(const struct gateway_options *o, bool *ret_failed)
+{
+    const char *control = o->control ? o->control : CONTROL_DEFAULT_PATH, *slash = strrchr(control, '/');
+    char *path = NULL;
+    if (o->api && !strcmp(o->api, "none"))
+        return NULL;
+    if (o->api)
+        path = strdup(o->api);
+    else if (asprintf(&path, "%.*sapi.sock", slash ? (int)(slash + 1 - control) : 0, control) < 0)
+        path = NULL;
+    *ret_failed = !path;
+    return path;
+}
+
 static int serve(const struct gateway_options *o, unsigned drain_ms)
 {
     struct config_snapshot *snapshot = NULL;
@@ -120,7 +137,9 @@ static int serve(const struct gateway_options *o, unsigned drain_ms)
         return EXIT_WRONG;
     }
     struct metrics *metrics = metrics_create();
-    if (!metrics) {
+    bool failed = false;
+    char *api = api_path(o, &failed);
+    if (!metrics || failed) {
         fprintf(stderr, "sallyport gateway: out of memory\n");
         free(path);
         return EXIT_NO;
@@ -129,6 +148,7 @@ static int serve(const struct gateway_options *o, unsigned drain_ms)
     const struct daemon_options options = {.config_path = named,
                                            .audit_path = o->audit,
                                            .control_path = o->control ? o->control : CONTROL_DEFAULT_PATH,
+                                           .api_path = api,
                                            .state_path = o->state ? o->state : STATE_DEFAULT_PATH,
                                            .watch = o->watch,
                                            .drain_ms = drain_ms,
@@ -139,6 +159,7 @@ static int serve(const struct gateway_options *o, unsigned drain_ms)
                                            .worker_snapshot = &worker.snapshot};
     int status = daemon_run(&options, snapshot, bundle);
     metrics_destroy(metrics);
+    free(api);
     free(path);
     return status;
 }
@@ -186,11 +207,13 @@ static int run(const struct command *self, int argc, char **argv)
 
 const struct command command_gateway = {
     .name = "gateway",
-    .arguments = "[-c FILE] [--control SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS] [--watch] | --remove-networks",
+    .arguments = "[-c FILE] [--control SOCKET] [--api SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS] [--watch] | --remove-networks",
     .summary = "is the daemon that containers are captured by",
     .run = run,
     .help = "  -c, --config FILE    the policy file; without it " POLICY_DEFAULT_FILE "\n"
             "  --control SOCKET     where enroll, ps and the others find it; without it " CONTROL_DEFAULT_PATH "\n"
+            "  --api SOCKET         where the same is to be had by HTTP (API.md); without it api.sock beside the control socket;\n"
+            "                       none: nowhere\n"
             "  --state FOLDER       what must outlive a restart; without it " STATE_DEFAULT_PATH "\n"
             "  --audit FILE         append the audit events to FILE, whatever the policy file says\n"
             "  --drain SECONDS      how long flows that are up may go on after SIGTERM; without it 10\n"

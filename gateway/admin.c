@@ -94,11 +94,11 @@ static int answer_text(struct connection *c, int status, const char *text, bool 
     return answer(c, status, "text/plain; charset=utf-8", line, (size_t)n, with_body, more);
 }
 
-static int answer_metrics(struct connection *c, bool with_body)
+static int answer_metrics(struct connection *c, bool plain, bool with_body)
 {
     size_t length;
-    char *text = metrics_render(c->admin->metrics, &length);
-    int r = text ? answer(c, 200, METRICS_CONTENT_TYPE, text, length, with_body, "") : -ENOMEM;
+    char *text = metrics_render(c->admin->metrics, plain, &length);
+    int r = text ? answer(c, 200, plain ? METRICS_PLAIN_CONTENT_TYPE : METRICS_CONTENT_TYPE, text, length, with_body, "") : -ENOMEM;
     free(text);
     return r;
 }
@@ -128,7 +128,7 @@ static int answer_request(struct connection *c, const struct httpd_request *requ
     if (!head && strcmp(request->method, "GET") != 0)
         return answer_text(c, 405, "only GET and HEAD", true, "Allow: GET, HEAD\r\n");
     if (metrics)
-        return answer_metrics(c, !head);
+        return answer_metrics(c, request->wants_text, !head);
     const char *why = ready ? why_not_ready(c->admin) : NULL;
     return answer_text(c, why ? 503 : 200, why ? why : ready ? "ready" : "ok", !head, "");
 }

@@ -475,6 +475,7 @@ static bool admit(struct flow *flow, const struct capture_listener *listener)
                           uv_now(&w->loop))) {
         flow->capture->flows_over_rate++;
         metric_add(&w->metrics->limits[METRICS_LIMIT_FLOW_RATE], 1);
+        metric_add(&w->metrics->limits[METRICS_LIMIT_NEW_FLOWS], 1);
         flow_deny(flow, ACL_LIMIT_RATE, "new flows of this container, in this second");
     } else if (w->flow_count > w->flow_limit) {
         metric_add(&w->metrics->limits[METRICS_LIMIT_TOTAL_FLOWS], 1);

@@ -24,6 +24,8 @@ struct client {
     char who[32];            /* for the record of what it changes */
     char *answer;            /* NULL: none yet */
     size_t length, sent;
+    client_deliver_fn deliver; /* of the API: takes the answer; then there is no socket here */
+    void *deliver_to;
 };
 
 static void client_destroy(struct client *client)
@@ -82,6 +84,13 @@ void client_answer(struct client *client, json_t *answer)
     if (client) {
         if (!json_object_get(whole, "ok"))
             json_object_set_new(whole, "ok", json_true());
+    }
+    if (client && client->deliver) {
+        client_deliver_fn deliver = client->deliver;
+        void *to = client->deliver_to;
+        client_destroy(client);
+        deliver(to, whole);
+    } else if (client) {
         client->answer = json_dumps(whole, JSON_COMPACT);
         client->length = client->answer ? strlen(client->answer) : 0;
         loop_timer_start(&client->daemon->loop, &client->timer, REQUEST_WAIT_MS);
@@ -250,11 +259,21 @@ static void obey(struct client *client, struct control_request *request, int *fd
     }
 }
 
+void client_obey(struct client *client, const char *text, size_t length, int *fds, size_t count)
+{
+    struct control_request request;
+    struct error err;
+    if (control_parse(text, length, &request, &err) < 0) {
+        client_refuse(client, "invalid", "%s", err.text);
+        return;
+    }
+    obey(client, &request, fds, count);
+    control_request_finish(&request);
+}
+
 static void take_request(struct client *client)
 {
     static char text[CONTROL_REQUEST_MAX];
-    struct control_request request;
-    struct error err;
     int fds[FDS_MAX];
     size_t count = 0;
     ssize_t got = fds_receive(client->fd, text, sizeof(text), fds, &count);
@@ -267,12 +286,8 @@ static void take_request(struct client *client)
     watch_change(&client->daemon->loop, &client->watch, EPOLLRDHUP);
     if (got == -EMSGSIZE)
         client_refuse(client, "invalid", "the request is longer than %d bytes", CONTROL_REQUEST_MAX);
-    else if (control_parse(text, (size_t)got, &request, &err) < 0)
-        client_refuse(client, "invalid", "%s", err.text);
-    else {
-        obey(client, &request, fds, count);
-        control_request_finish(&request);
-    }
+    else
+        client_obey(client, text, (size_t)got, fds, count);
     for (size_t i = 0; i < count; i++)
         fd_close(&fds[i]);
 }
@@ -295,11 +310,11 @@ static void client_expired(struct loop_timer *timer)
     client_destroy(list_entry(timer, struct client, timer));
 }
 
-static void note_who(struct client *client)
+static void note_who(struct client *client, int peer_fd)
 {
     struct ucred peer = {.uid = (uid_t)-1};
     socklen_t length = sizeof(peer);
-    getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    getsockopt(peer_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
     snprintf(client->who, sizeof(client->who), "uid %u", peer.uid);
 }
 
@@ -313,6 +328,36 @@ const char *client_who(const struct client *client)
     return client->who;
 }
 
+static struct client *client_create(struct daemon *d, int peer_fd)
+{
+    struct client *client = d->client_count < CLIENTS_MAX ? calloc(1, sizeof(*client)) : NULL;
+    if (!client)
+        return NULL;
+    client->daemon = d;
+    client->fd = client->watch.fd = -1;
+    note_who(client, peer_fd);
+    loop_timer_init(&client->timer, client_expired);
+    list_append(&d->clients, &client->link);
+    d->client_count++;
+    return client;
+}
+
+struct client *client_create_for(struct daemon *d, int peer_fd, client_deliver_fn deliver, void *deliver_to)
+{
+    struct client *client = client_create(d, peer_fd);
+    if (!client)
+        return NULL;
+    client->asked = true;
+    client->deliver = deliver;
+    client->deliver_to = deliver_to;
+    return client;
+}
+
+void client_abandon(struct client *client)
+{
+    client_gone(client);
+}
+
 void client_accept(struct watch *watch, uint32_t events)
 {
     struct daemon *d = list_entry(watch, struct daemon, listener_watch);
@@ -324,15 +369,10 @@ void client_accept(struct watch *watch, uint32_t events)
         log_warning("a process that is neither root's nor ours called at the control socket; refused");
         return;
     }
-    struct client *client = d->client_count < CLIENTS_MAX ? calloc(1, sizeof(*client)) : NULL;
+    struct client *client = client_create(d, fd);
     if (!client)
         return;
-    client->daemon = d;
     client->fd = fd_steal(&fd);
-    note_who(client);
-    loop_timer_init(&client->timer, client_expired);
-    list_append(&d->clients, &client->link);
-    d->client_count++;
     if (watch_start(&d->loop, &client->watch, client->fd, EPOLLIN | EPOLLRDHUP, client_ready) < 0)
         client_destroy(client);
     else

@@ -167,9 +167,9 @@ static int address_of(const char *path, struct sockaddr_un *ret, struct error *e
     return 0;
 }
 
-static int dial(const struct sockaddr_un *address, int *ret)
+static int dial(const struct sockaddr_un *address, int type, int *ret)
 {
-    _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    _cleanup_fd_ int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
     const struct timeval patience = {.tv_sec = ANSWER_WAIT_S}; /* a hook must not hang for ever */
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
         return -errno;
@@ -190,19 +190,24 @@ static void make_folders(const char *path)
 
 int control_listen(const char *path, int *ret, struct error *err)
 {
+    return control_listen_at(path, SOCK_SEQPACKET, ret, err);
+}
+
+int control_listen_at(const char *path, int type, int *ret, struct error *err)
+{
     struct sockaddr_un address;
     _cleanup_fd_ int other = -1;
     int r = address_of(path, &address, err);
     if (r < 0)
         return r;
     make_folders(path);
-    if (dial(&address, &other) == 0)
+    if (dial(&address, type, &other) == 0)
         return error_set(err, EADDRINUSE, "another gateway answers at %s", path);
     struct stat status;
     if (lstat(path, &status) == 0 && !S_ISSOCK(status.st_mode))
         return error_set(err, EEXIST, "%s is there and is no socket: remove it, or name another path", path);
     unlink(path);
-    _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    _cleanup_fd_ int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     mode_t before = umask(0177);
     r = fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, BACKLOG) < 0 ? -errno : 0;
     umask(before);
@@ -272,7 +277,7 @@ int control_call(const char *path, json_t *request, const int *fds, size_t count
     int r = address_of(path, &address, err);
     if (r < 0)
         return r;
-    r = dial(&address, &fd);
+    r = dial(&address, SOCK_SEQPACKET, &fd);
     if (r < 0)
         return error_set(err, -r, "no gateway answers at %s: %s", path, strerror(-r));
     char *text = json_dumps(request, JSON_COMPACT);

@@ -57,6 +57,7 @@ void control_request_finish(struct control_request *request); /* after a control
 
 /* A listening socket; folders above it are made (0755). Refused when a daemon answers there already. */
 int control_listen(const char *path, int *ret, struct error *err);
+int control_listen_at(const char *path, int type, int *ret, struct error *err); /* the same for SOCK_STREAM, the API's */
 /* Is it this listening socket that callers of `path` reach? */
 bool control_is_at(int listener, const char *path);
 /* May this peer give orders? */

@@ -524,6 +524,7 @@ static void drain(struct daemon *d)
     d->draining = true;
     notify("STOPPING=1");
     close_control(d);
+    api_close(d);
     each_enrolment(d, close_sockets);
     networks_close(d);
     int r = d->options->drain_ms ? channel_send_drain(d->worker.channel, d->options->drain_ms)
@@ -666,6 +667,8 @@ static int start(struct daemon *d, struct error *err)
         r = networks_apply(d, d->snapshot, err);
     if (r >= 0)
         r = daemon_admin_prepare(d, d->snapshot, &d->admin, err);
+    if (r >= 0)
+        r = api_start(d, err);
     if (r < 0)
         return r;
     r = watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
@@ -686,6 +689,7 @@ static int start(struct daemon *d, struct error *err)
 
 static void finish(struct daemon *d)
 {
+    api_finish(d);
     client_close_all(d);
     loading_abandon(&d->loading);
     file_watch_finish(&d->file_watch);
@@ -721,6 +725,8 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
                        .state = -1,
                        .listener = -1,
                        .admin = -1,
+                       .api = -1,
+                       .api_watch = WATCH_NONE,
                        .bundle = -1,
                        .mounts = -1,
                        .mounts_watch = WATCH_NONE,
@@ -738,6 +744,7 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
     loading_init(&d.loading);
     list_init(&d.clients);
     list_init(&d.networks);
+    list_init(&d.api_connections);
     loop_timer_init(&d.worker_timer, worker_due);
     loop_timer_init(&d.watchdog_timer, watchdog_due);
     inherited_from_environment(&d.inherited);

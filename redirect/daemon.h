@@ -12,6 +12,7 @@ struct daemon_options {
     const char *config_path;
     const char *audit_path;   /* instead of the configuration's; NULL: that */
     const char *control_path;
+    const char *api_path; /* NULL: no HTTP API */
     const char *state_path;
     bool watch;               /* the policy file and its files, whatever the file says */
     unsigned drain_ms;        /* for flows that are up at SIGTERM */

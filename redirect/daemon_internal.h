@@ -6,6 +6,7 @@
  *   visit.c        the children in namespaces, and who waits for one
  *   sharing.c      containers that share a network namespace
  *   vanish.c       namespaces enrolled by path that are gone
+ *   api.c          the same requests by HTTP
  *   daemon_admin.c the listener of the admin endpoint
  *   client.c       one request on the control socket
  *   runtime.c      allow, deny, set, forget: changes on top of the file
@@ -76,6 +77,11 @@ struct daemon {
     struct file_watch file_watch;
     struct config_files files; /* that were looked for by the latest load */
     struct client *reload_client;
+
+    int api; /* listener of the HTTP API, or -1 */
+    struct watch api_watch;
+    struct list api_connections;
+    unsigned api_count;
 
     int admin; /* listener of the admin endpoint, or -1 */
     struct addr admin_address;
@@ -199,6 +205,18 @@ void client_accept(struct watch *watch, uint32_t events);
 void client_answer(struct client *client, json_t *answer);
 void client_refuse(struct client *client, const char *code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void client_close_all(struct daemon *daemon);
+/* A client of the API, which has the socket (peer_fd stays its own). `deliver` is called once, with an answer that it borrows; the
+ * client is gone by then. NULL: too many. */
+typedef void (*client_deliver_fn)(void *arg, json_t *answer);
+struct client *client_create_for(struct daemon *daemon, int peer_fd, client_deliver_fn deliver, void *arg);
+void client_abandon(struct client *client); /* nobody waits any more: nothing is delivered */
+/* A request, as it comes over the control socket. Descriptors that it needs are taken (-1 is left behind). */
+void client_obey(struct client *client, const char *text, size_t length, int *fds, size_t count);
+
+/* api.c */
+int api_start(struct daemon *daemon, struct error *err);
+void api_close(struct daemon *daemon); /* nobody new */
+void api_finish(struct daemon *daemon);
 struct daemon *client_daemon(const struct client *client);
 const char *client_who(const struct client *client); /* "uid 0" */
 

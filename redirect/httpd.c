@@ -62,13 +62,26 @@ static int check_names(struct reader *r, const char *head, size_t length)
     return 0;
 }
 
-static bool has_field(const char *head, size_t length, const char *name)
+/* The first field of this name; NULL: there is none. */
+static const char *find_field(const char *head, size_t length, const char *name, size_t *ret_length)
 {
     const char *line = head, *end = head + length, *next;
-    for (; (next = memmem(line, (size_t)(end - line), "\r\n", 2)); line = next + 2)
-        if ((size_t)(next - line) > strlen(name) && !strncasecmp(line, name, strlen(name)) && line[strlen(name)] == ':')
-            return true;
-    return false;
+    for (; (next = memmem(line, (size_t)(end - line), "\r\n", 2)); line = next + 2) {
+        if ((size_t)(next - line) <= strlen(name) || strncasecmp(line, name, strlen(name)) || line[strlen(name)] != ':')
+            continue;
+        *ret_length = (size_t)(next - line) - strlen(name) - 1;
+        return line + strlen(name) + 1;
+    }
+    return NULL;
+}
+
+/* OpenMetrics is what we speak; the older text is for tools that ask for it and know nothing else. */
+static bool wants_text(const char *head, size_t length)
+{
+    static const char ours[] = "application/openmetrics-text", older[] = "text/plain";
+    size_t size;
+    const char *accept = find_field(head, length, "Accept", &size);
+    return accept && memmem(accept, size, older, strlen(older)) && !memmem(accept, size, ours, strlen(ours));
 }
 
 /* ---- the second: llhttp ---- */
@@ -131,8 +144,10 @@ static int read_head(struct reader *r, const char *bytes, size_t length)
 {
     if (check_bytes(r, bytes, length) < 0 || check_names(r, bytes, length) < 0 || parse_head(r, bytes, length) < 0)
         return -1;
-    if (has_field(bytes, length, "Expect"))
+    size_t size;
+    if (find_field(bytes, length, "Expect", &size))
         return refuse(r, 417, "send the body at once, without Expect");
+    r->request->wants_text = wants_text(bytes, length);
     return take_target(r);
 }
 

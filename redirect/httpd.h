@@ -21,6 +21,7 @@ struct httpd_request {
     char query[HTTPD_PATH_MAX + 1]; /* "" when there is none */
     size_t head_length, body_length;
     bool keep_alive;
+    bool wants_text; /* it accepts text/plain, and no OpenMetrics */
 };
 
 enum httpd_read {

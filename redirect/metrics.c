@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -130,33 +131,44 @@ static uint64_t greatest(const struct metrics *metrics, size_t at)
     return most;
 }
 
-static void family(FILE *to, const char *name, const char *type, const char *unit, const char *help)
+bool metrics_audit_failing(const struct metrics *metrics)
 {
-    fprintf(to, "# TYPE sallyport_%s %s\n", name, type);
-    if (unit)
-        fprintf(to, "# UNIT sallyport_%s %s\n", name, unit);
-    fprintf(to, "# HELP sallyport_%s %s\n", name, help);
+    return greatest(metrics, AT(audit_failing)) != 0;
 }
 
-static void gauge(FILE *to, const char *name, const char *help, uint64_t value)
+struct text {
+    FILE *file;
+    bool plain; /* Prometheus' text format 0.0.4: there a counter's family is named with its _total, and there are no units */
+};
+
+static void family(struct text *to, const char *name, const char *type, const char *unit, const char *help)
+{
+    const char *suffix = to->plain && !strcmp(type, "counter") ? "_total" : "";
+    fprintf(to->file, "# TYPE sallyport_%s%s %s\n", name, suffix, type);
+    if (unit && !to->plain)
+        fprintf(to->file, "# UNIT sallyport_%s %s\n", name, unit);
+    fprintf(to->file, "# HELP sallyport_%s%s %s\n", name, suffix, help);
+}
+
+static void gauge(struct text *to, const char *name, const char *help, uint64_t value)
 {
     family(to, name, "gauge", NULL, help);
-    fprintf(to, "sallyport_%s %" PRIu64 "\n", name, value);
+    fprintf(to->file, "sallyport_%s %" PRIu64 "\n", name, value);
 }
 
-static void counter(FILE *to, const char *name, const char *help, uint64_t value)
+static void counter(struct text *to, const char *name, const char *help, uint64_t value)
 {
     family(to, name, "counter", NULL, help);
-    fprintf(to, "sallyport_%s_total %" PRIu64 "\n", name, value);
+    fprintf(to->file, "sallyport_%s_total %" PRIu64 "\n", name, value);
 }
 
 /* One value for each word; `at` is the first one's place. */
-static void counters(FILE *to, const struct metrics *metrics, const char *name, const char *unit, const char *help, const char *label,
+static void counters(struct text *to, const struct metrics *metrics, const char *name, const char *unit, const char *help, const char *label,
                      const char *const *words, size_t count, size_t at)
 {
     family(to, name, "counter", unit, help);
     for (size_t i = 0; i < count; i++)
-        fprintf(to, "sallyport_%s_total{%s=\"%s\"} %" PRIu64 "\n", name, label, words[i], sum(metrics, at + i * sizeof(metric)));
+        fprintf(to->file, "sallyport_%s_total{%s=\"%s\"} %" PRIu64 "\n", name, label, words[i], sum(metrics, at + i * sizeof(metric)));
 }
 
 static double seconds(uint64_t ns)
@@ -164,19 +176,19 @@ static double seconds(uint64_t ns)
     return (double)ns / 1e9;
 }
 
-static void histogram(FILE *to, const struct metrics *metrics, const char *name, const char *help, const struct bounds *bounds, size_t at)
+static void histogram(struct text *to, const struct metrics *metrics, const char *name, const char *help, const struct bounds *bounds, size_t at)
 {
     uint64_t so_far = 0;
     family(to, name, "histogram", "seconds", help);
     for (size_t i = 0; i <= bounds->count; i++) {
         so_far += sum(metrics, at + offsetof(struct metric_histogram, buckets) + i * sizeof(metric));
+        char bound[32] = "+Inf";
         if (i < bounds->count)
-            fprintf(to, "sallyport_%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, seconds(bounds->ns[i]), so_far);
-        else
-            fprintf(to, "sallyport_%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, so_far);
+            snprintf(bound, sizeof(bound), bounds->ns[i] % (1000 * MS) ? "%g" : "%.1f", seconds(bounds->ns[i]));
+        fprintf(to->file, "sallyport_%s_bucket{le=\"%s\"} %" PRIu64 "\n", name, bound, so_far);
     }
-    fprintf(to, "sallyport_%s_sum %.9f\n", name, seconds(sum(metrics, at + offsetof(struct metric_histogram, sum_ns))));
-    fprintf(to, "sallyport_%s_count %" PRIu64 "\n", name, so_far);
+    fprintf(to->file, "sallyport_%s_sum %.9f\n", name, seconds(sum(metrics, at + offsetof(struct metric_histogram, sum_ns))));
+    fprintf(to->file, "sallyport_%s_count %" PRIu64 "\n", name, so_far);
 }
 
 /* ---- telling: all of it ---- */
@@ -193,6 +205,7 @@ static const char *const query_words[] = {[METRICS_QUERY_ALLOWED] = "allowed", [
 static const char *const limit_words[] = {[METRICS_LIMIT_CONTAINER_FLOWS] = "container_flows",
                                           [METRICS_LIMIT_TOTAL_FLOWS] = "total_flows",
                                           [METRICS_LIMIT_FLOW_RATE] = "flow_rate",
+                                          [METRICS_LIMIT_NEW_FLOWS] = "new_flows",
                                           [METRICS_LIMIT_DNS_QUERIES] = "dns_queries",
                                           [METRICS_LIMIT_MEMORY] = "memory"};
 static const char *const direction_words[] = {"up", "down"};
@@ -211,7 +224,7 @@ static bool shown_at_zero(int protocol, int decision, int reason)
            (decision == METRICS_DENIED && reason == ACL_NO_RULE && (protocol <= METRICS_TCP || protocol == METRICS_DNS));
 }
 
-static void render_decisions(FILE *to, const struct metrics *metrics)
+static void render_decisions(struct text *to, const struct metrics *metrics)
 {
     family(to, "decisions", "counter", NULL, "Flows, further HTTP requests and refused DNS questions, by what was decided and why.");
     for (int p = 0; p < METRICS_PROTOCOLS; p++)
@@ -219,12 +232,12 @@ static void render_decisions(FILE *to, const struct metrics *metrics)
             for (int r = 0; r < ACL_REASON_COUNT; r++) {
                 uint64_t value = sum(metrics, AT(decisions) + (size_t)((p * METRICS_DECISIONS + d) * ACL_REASON_COUNT + r) * sizeof(metric));
                 if (value || shown_at_zero(p, d, r))
-                    fprintf(to, "sallyport_decisions_total{protocol=\"%s\",decision=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
+                    fprintf(to->file, "sallyport_decisions_total{protocol=\"%s\",decision=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
                             protocols[p], decision_words[d], acl_reason_name((enum acl_reason)r), value);
             }
 }
 
-static void render_flows(FILE *to, const struct metrics *m)
+static void render_flows(struct text *to, const struct metrics *m)
 {
     render_decisions(to, m);
     counter(to, "flows", "Connections accepted from containers.", sum(m, AT(flows)));
@@ -241,7 +254,7 @@ static void render_flows(FILE *to, const struct metrics *m)
              AT(limits));
 }
 
-static void render_service(FILE *to, const struct metrics *m)
+static void render_service(struct text *to, const struct metrics *m)
 {
     counters(to, m, "dns_queries", NULL, "DNS questions of containers, by what the policy says of the name.", "decision", query_words,
              METRICS_QUERIES, AT(dns_queries));
@@ -250,42 +263,43 @@ static void render_service(FILE *to, const struct metrics *m)
     counter(to, "audit_dropped", "Audit events left out because the queue was full or the file could not be written.",
             sum(m, AT(audit_dropped)));
     family(to, "audit_queued_bytes", "gauge", "bytes", "Audit events that wait to be written.");
-    fprintf(to, "sallyport_audit_queued_bytes %" PRIu64 "\n", sum(m, AT(audit_queued_bytes)));
+    fprintf(to->file, "sallyport_audit_queued_bytes %" PRIu64 "\n", sum(m, AT(audit_queued_bytes)));
     gauge(to, "audit_failing", "1 while the audit file cannot be written.", greatest(m, AT(audit_failing)));
     histogram(to, m, "loop_lag_seconds", "How long an event may have waited for the turn of the loop before it.", &lag_bounds, AT(lag));
     family(to, "loop_lag_max_seconds", "gauge", "seconds", "The longest turn of the loop since its worker started.");
-    fprintf(to, "sallyport_loop_lag_max_seconds %.9f\n", seconds(greatest(m, AT(lag_max_ns))));
+    fprintf(to->file, "sallyport_loop_lag_max_seconds %.9f\n", seconds(greatest(m, AT(lag_max_ns))));
 }
 
-static void render_monitor(FILE *to, const struct metrics *m)
+static void render_monitor(struct text *to, const struct metrics *m)
 {
     gauge(to, "containers", "Containers that are enrolled.", metric_get(&m->containers));
     counter(to, "worker_restarts", "Workers that died and were replaced.", metric_get(&m->worker_restarts));
     gauge(to, "worker_ready", "1 while the worker serves.", metric_get(&m->worker_ready));
     family(to, "policy_reloads", "counter", NULL, "Policies loaded anew, and those refused because of errors.");
-    fprintf(to, "sallyport_policy_reloads_total{result=\"success\"} %" PRIu64 "\n", metric_get(&m->reloads));
-    fprintf(to, "sallyport_policy_reloads_total{result=\"failure\"} %" PRIu64 "\n", metric_get(&m->reloads_failed));
+    fprintf(to->file, "sallyport_policy_reloads_total{result=\"success\"} %" PRIu64 "\n", metric_get(&m->reloads));
+    fprintf(to->file, "sallyport_policy_reloads_total{result=\"failure\"} %" PRIu64 "\n", metric_get(&m->reloads_failed));
     gauge(to, "policy_last_reload_successful", "1 when the policy file was taken the last time it was read.",
           !metric_get(&m->reload_failed_last));
     family(to, "policy_last_reload_timestamp_seconds", "gauge", "seconds", "When the policy in force was loaded.");
-    fprintf(to, "sallyport_policy_last_reload_timestamp_seconds %" PRIu64 "\n", metric_get(&m->reload_s));
+    fprintf(to->file, "sallyport_policy_last_reload_timestamp_seconds %" PRIu64 "\n", metric_get(&m->reload_s));
     family(to, "start_time_seconds", "gauge", "seconds", "When the gateway was started.");
-    fprintf(to, "sallyport_start_time_seconds %" PRIu64 "\n", metric_get(&m->started_s));
+    fprintf(to->file, "sallyport_start_time_seconds %" PRIu64 "\n", metric_get(&m->started_s));
     family(to, "build_info", "gauge", NULL, "1, with the version of the program.");
-    fprintf(to, "sallyport_build_info{version=\"" SALLYPORT_VERSION "\"} 1\n");
+    fprintf(to->file, "sallyport_build_info{version=\"" SALLYPORT_VERSION "\"} 1\n");
 }
 
-char *metrics_render(const struct metrics *metrics, size_t *ret_length)
+char *metrics_render(const struct metrics *metrics, bool plain, size_t *ret_length)
 {
     char *text = NULL;
-    FILE *to = open_memstream(&text, ret_length);
-    if (!to)
+    struct text to = {.file = open_memstream(&text, ret_length), .plain = plain};
+    if (!to.file)
         return NULL;
-    render_monitor(to, metrics);
-    render_flows(to, metrics);
-    render_service(to, metrics);
-    fputs("# EOF\n", to);
-    if (fclose(to) == 0)
+    render_monitor(&to, metrics);
+    render_flows(&to, metrics);
+    render_service(&to, metrics);
+    if (!plain)
+        fputs("# EOF\n", to.file);
+    if (fclose(to.file) == 0)
         return text;
     free(text);
     return NULL;

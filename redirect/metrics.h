@@ -69,7 +69,7 @@ enum metrics_query {
     METRICS_QUERY_MALFORMED,
     METRICS_QUERIES
 };
-enum metrics_limit { METRICS_LIMIT_CONTAINER_FLOWS, METRICS_LIMIT_TOTAL_FLOWS, METRICS_LIMIT_FLOW_RATE, METRICS_LIMIT_DNS_QUERIES, METRICS_LIMIT_MEMORY, METRICS_LIMITS };
+enum metrics_limit { METRICS_LIMIT_CONTAINER_FLOWS, METRICS_LIMIT_TOTAL_FLOWS, METRICS_LIMIT_NEW_FLOWS, METRICS_LIMIT_FLOW_RATE, METRICS_LIMIT_DNS_QUERIES, METRICS_LIMIT_MEMORY, METRICS_LIMITS };
 
 /* One worker's. */
 struct metrics_worker {
@@ -106,6 +106,9 @@ void metrics_observe_lag(struct metrics_worker *worker, uint64_t ns);
 /* A connection to an origin failed: a negative errno. */
 void metrics_upstream_failed(struct metrics_worker *worker, int error);
 
-/* The whole text, on the heap, with its length; NULL when out of memory. */
-char *metrics_render(const struct metrics *metrics, size_t *ret_length);
+bool metrics_audit_failing(const struct metrics *metrics); /* a worker cannot write its log */
+
+/* The whole text, on the heap, with its length; NULL when out of memory. OpenMetrics, or, `plain`, Prometheus' older format. */
+char *metrics_render(const struct metrics *metrics, bool plain, size_t *ret_length);
+#define METRICS_PLAIN_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
 #define METRICS_CONTENT_TYPE "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -68,6 +68,7 @@ class Gateway:
         self.folder.mkdir()
         self.folder.chmod(0o755)
         self.control, self.state = self.folder / "control.sock", self.folder / "state"
+        self.api = self.folder / "api.sock"
         self.config, self.audit_path, self.log_path = (self.folder / name for name in ("policy.yaml", "audit.jsonl", "log"))
         self.options = options
         self.process = None

@@ -31,7 +31,7 @@ static int drop(void **state)
 static char *render(const struct metrics *metrics)
 {
     size_t length;
-    char *text = metrics_render(metrics, &length);
+    char *text = metrics_render(metrics, false, &length);
     assert_non_null(text);
     assert_int_equal(length, strlen(text));
     return text;
@@ -97,7 +97,7 @@ static void test_buckets_are_cumulated_and_their_bounds_belong_to_them(void **st
     metrics_observe_lag(&m->workers[0], 60000 * MS);
     assert_line(m, "sallyport_loop_lag_seconds_bucket{le=\"0.001\"} 2");
     assert_line(m, "sallyport_loop_lag_seconds_bucket{le=\"0.002\"} 3");
-    assert_line(m, "sallyport_loop_lag_seconds_bucket{le=\"5\"} 3");
+    assert_line(m, "sallyport_loop_lag_seconds_bucket{le=\"5.0\"} 3");
     assert_line(m, "sallyport_loop_lag_seconds_bucket{le=\"+Inf\"} 4");
     assert_line(m, "sallyport_loop_lag_seconds_count 4");
     assert_line(m, "sallyport_loop_lag_seconds_sum 60.002000001");
