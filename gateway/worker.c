@@ -61,7 +61,9 @@ const char *worker_guard_for(const struct worker *worker, const struct acl_polic
                              const struct addr *address)
 {
     const char *range;
-    if (guard_by_range(worker, acl_policy_names_network_for(policy, protocol, address), address, &range))
+    bool named = protocol == ACL_TCP ? acl_policy_names_network(policy, address) /* without a port, for any */
+                                     : acl_policy_names_network_for(policy, protocol, address);
+    if (guard_by_range(worker, named, address, &range))
         return range;
     return own_address_is(worker->routes, address) ? "an address of the gateway's own machine" : NULL;
 }
@@ -148,6 +150,7 @@ static void take_last_datagrams(struct worker *w)
             if (capture->udp[family].poll.fd >= 0)
                 association_udp_ready(&capture->udp[family].poll, 0);
     }
+    associations_end(w, NULL, "command_ended");
 }
 
 /* Whatever the command left in its sockets still goes out. */

@@ -9,13 +9,14 @@
  *       iif lo accept                                    everything of ours goes over lo
  *       drop }
  *     chain output  { type filter hook output priority 0; policy drop
- *       ct state established,related accept
+ *       meta l4proto tcp ct state established,related accept
+ *       ct direction reply ct state established,related accept
  *       meta l4proto tcp ct state invalid drop
  *       <local> accept                                   127.0.0.0/8, ::1, the namespace's own addresses
  *       ct state invalid drop
  *       ct state untracked drop                          the kernel's own neighbour discovery and MLD
  *       meta l4proto igmp drop                           likewise; neither is worth an event
- *       ct state new log group G snaplen 128
+ *       ct state new,established log group G             established: UDP of a rule that is gone snaplen 128
  *       meta l4proto tcp reject with tcp reset
  *       reject with icmpx admin-prohibited }
  *     chain nat     { type nat hook output priority -101
@@ -192,9 +193,24 @@ static void put_caught(struct nft_batch *b, const struct ruleset *ruleset)
     nft_rule_done(b, "ending captured packets");
 }
 
+/* What goes out by UDP is asked about each time: its rule may be gone, and nobody would answer. */
+static void accept_established(struct nft_batch *b)
+{
+    nft_rule(b, "output");
+    nft_match_protocol(b, IPPROTO_TCP);
+    nft_match_state(b, NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED));
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "accepting established connections");
+    nft_rule(b, "output");
+    nft_match_reply(b);
+    nft_match_state(b, NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED));
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "accepting answers");
+}
+
 static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
 {
-    for_state(b, "output", NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED), NF_ACCEPT, "accepting answers");
+    accept_established(b);
     nft_rule(b, "output");
     nft_match_protocol(b, IPPROTO_TCP);
     nft_match_state(b, NF_CT_STATE_INVALID_BIT);
@@ -211,7 +227,7 @@ static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
     nft_rule_done(b, "dropping IGMP");
     if (ruleset->nflog_group >= 0) {
         nft_rule(b, "output");
-        nft_match_state(b, NFT_STATE(NEW));
+        nft_match_state(b, NFT_STATE(NEW) | NFT_STATE(ESTABLISHED));
         nft_log(b, (uint16_t)ruleset->nflog_group);
         nft_rule_done(b, "logging refused packets");
     }
