@@ -80,7 +80,8 @@ static uint64_t mix_address(uint64_t hash, const struct addr *a)
 }
 
 /* Seeded: a container chooses addresses and ports. */
-static struct list *bucket_of(struct association_table *table, const struct capture *capture, const struct datagram *d)
+static struct list *bucket_of(struct association_table *table, const struct capture *capture,
+                              const struct datagram *d)
 {
     uint64_t hash = mix(mix(table->hash_seed, (uintptr_t)capture), d->protocol);
     return &table->buckets[mix_address(mix_address(hash, &d->source), &d->destination) % BUCKETS];
@@ -100,8 +101,8 @@ static struct association *find(struct capture *capture, const struct datagram *
 
 /* ---- back into the namespace ---- */
 
-static void send_inside(const struct capture *capture, const struct addr *to, const uint8_t *head, size_t head_length,
-                        const uint8_t *payload, size_t length)
+static void send_inside(const struct capture *capture, const struct addr *to, const uint8_t *head,
+                        size_t head_length, const uint8_t *payload, size_t length)
 {
     struct sockaddr_storage address;
     struct addr plain = *to;
@@ -116,13 +117,15 @@ static void send_inside(const struct capture *capture, const struct addr *to, co
 static void answer(struct association *a, const uint8_t *payload, size_t length, uint16_t sequence)
 {
     uint8_t head[PACKET_HEAD_MAX];
-    size_t head_length = a->protocol == ACL_UDP
-                             ? packet_udp_head(&a->destination, &a->source, payload, length, head)
-                             : packet_echo_reply_head(&a->destination, &a->source, sequence, payload, length, head);
+    size_t head_length =
+        a->protocol == ACL_UDP
+            ? packet_udp_head(&a->destination, &a->source, payload, length, head)
+            : packet_echo_reply_head(&a->destination, &a->source, sequence, payload, length, head);
     send_inside(a->capture, &a->source, head, head_length, payload, length);
 }
 
-static void send_error(const struct capture *capture, const struct datagram *d, enum packet_error what, uint16_t mtu)
+static void send_error(const struct capture *capture, const struct datagram *d, enum packet_error what,
+                       uint16_t mtu)
 {
     uint8_t packet[PACKET_ERROR_MAX];
     const struct packet_quote quote = {.echo = d->protocol == ACL_ICMP,
@@ -306,7 +309,8 @@ static bool judge_bound_name(const char *name, size_t length, void *arg)
 {
     struct bound *found = arg;
     struct association *a = found->a;
-    struct acl_verdict verdict = acl_policy_judge_name(a->policy, a->protocol, name, length, a->destination.port);
+    struct acl_verdict verdict =
+        acl_policy_judge_name(a->policy, a->protocol, name, length, a->destination.port);
     bool denied = verdict.reason == ACL_RULE_DENY;
     if (!found->any || denied || (verdict.allowed && !found->verdict.allowed)) {
         memcpy(a->name, name, length);
@@ -379,7 +383,8 @@ static int connect_origin(struct association *a)
 static const char *connect_problem(const struct association *a, int error)
 {
     if (a->protocol == ACL_ICMP && error == -EACCES)
-        return "net.ipv4.ping_group_range of the gateway's host does not let the gateway's group ping: set it to "
+        return "net.ipv4.ping_group_range of the gateway's host does not let the gateway's group ping: set "
+               "it to "
                "\"0 2147483647\"";
     return strerror(-error);
 }
@@ -488,8 +493,8 @@ static struct association *find_or_open(struct capture *capture, const struct da
 /* What the origin's network said. */
 static void pass_error(struct association *a, const struct datagram *d, int error)
 {
-    enum packet_error what = error == ECONNREFUSED ? PACKET_PORT_UNREACHABLE
-                             : error == EMSGSIZE   ? PACKET_TOO_BIG
+    enum packet_error what = error == ECONNREFUSED               ? PACKET_PORT_UNREACHABLE
+                             : error == EMSGSIZE                 ? PACKET_TOO_BIG
                              : error == EACCES || error == EPERM ? PACKET_PROHIBITED
                                                                  : PACKET_HOST_UNREACHABLE;
     int mtu = 0;
@@ -669,7 +674,8 @@ void associations_init(struct worker *worker)
         list_init(&table->buckets[i]);
     deadline_queue_init(&table->denied_timeouts, &worker->loop, DENIED_MS, expired);
     deadline_queue_init(&table->fresh_timeouts, &worker->loop, FRESH_MS, expired);
-    deadline_queue_init(&table->replied_timeouts, &worker->loop, worker->limits->udp_idle_timeout_ms, expired);
+    deadline_queue_init(&table->replied_timeouts, &worker->loop, worker->limits->udp_idle_timeout_ms,
+                        expired);
     associations_apply_config(worker);
 }
 

@@ -56,7 +56,8 @@ static uint64_t sum_addresses(const struct addr *from, const struct addr *to, ui
 }
 
 /* The IP header for `length` bytes behind it. The kernel writes IPv4's total length, identification and checksum. */
-static size_t put_ip(uint8_t *ret, const struct addr *from, const struct addr *to, uint8_t protocol, size_t length)
+static size_t put_ip(uint8_t *ret, const struct addr *from, const struct addr *to, uint8_t protocol,
+                     size_t length)
 {
     if (from->family == AF_INET) {
         memset(ret, 0, IP4_SIZE);
@@ -105,8 +106,8 @@ static size_t put_echo(uint8_t *icmp, uint8_t type, uint16_t id, uint16_t sequen
     return PACKET_ECHO_SIZE;
 }
 
-size_t packet_echo_reply_head(const struct addr *from, const struct addr *to, uint16_t sequence, const uint8_t *payload,
-                              size_t length, uint8_t ret[PACKET_HEAD_MAX])
+size_t packet_echo_reply_head(const struct addr *from, const struct addr *to, uint16_t sequence,
+                              const uint8_t *payload, size_t length, uint8_t ret[PACKET_HEAD_MAX])
 {
     bool four = from->family == AF_INET;
     uint8_t protocol = four ? IPPROTO_ICMP : IPPROTO_ICMPV6;
@@ -142,10 +143,14 @@ static size_t put_quote(uint8_t *ret, const struct packet_quote *quote)
 /* Type, code and the word behind the checksum (RFC 792, RFC 1191, RFC 4443). */
 static void put_error(uint8_t *icmp, enum packet_error what, bool four, uint16_t mtu)
 {
-    static const uint8_t codes4[] = {
-        [PACKET_PROHIBITED] = 13, [PACKET_PORT_UNREACHABLE] = 3, [PACKET_HOST_UNREACHABLE] = 1, [PACKET_TOO_BIG] = 4};
-    static const uint8_t codes6[] = {
-        [PACKET_PROHIBITED] = 1, [PACKET_PORT_UNREACHABLE] = 4, [PACKET_HOST_UNREACHABLE] = 3, [PACKET_TOO_BIG] = 0};
+    static const uint8_t codes4[] = {[PACKET_PROHIBITED] = 13,
+                                     [PACKET_PORT_UNREACHABLE] = 3,
+                                     [PACKET_HOST_UNREACHABLE] = 1,
+                                     [PACKET_TOO_BIG] = 4};
+    static const uint8_t codes6[] = {[PACKET_PROHIBITED] = 1,
+                                     [PACKET_PORT_UNREACHABLE] = 4,
+                                     [PACKET_HOST_UNREACHABLE] = 3,
+                                     [PACKET_TOO_BIG] = 0};
     memset(icmp, 0, 8);
     icmp[0] = four ? UNREACHABLE4 : what == PACKET_TOO_BIG ? TOO_BIG6 : UNREACHABLE6;
     icmp[1] = four ? codes4[what] : codes6[what];

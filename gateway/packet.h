@@ -33,8 +33,8 @@ bool packet_read_echo(const uint8_t *bytes, size_t length, struct packet_echo *r
 size_t packet_udp_head(const struct addr *from, const struct addr *to, const uint8_t *payload, size_t length,
                        uint8_t ret[PACKET_HEAD_MAX]);
 /* An echo reply; the identifier is to->port. */
-size_t packet_echo_reply_head(const struct addr *from, const struct addr *to, uint16_t sequence, const uint8_t *payload,
-                              size_t length, uint8_t ret[PACKET_HEAD_MAX]);
+size_t packet_echo_reply_head(const struct addr *from, const struct addr *to, uint16_t sequence,
+                              const uint8_t *payload, size_t length, uint8_t ret[PACKET_HEAD_MAX]);
 /* What precedes the payload of an echo request on a ping socket, which sets identifier and checksum itself. */
 #define PACKET_ECHO_SIZE 8
 void packet_echo_request(int family, uint16_t sequence, uint8_t ret[PACKET_ECHO_SIZE]);

@@ -74,7 +74,8 @@ static int open_raw(int family, struct error *err)
 }
 
 /* A kernel without IPv6 leaves -1. */
-static int open_family(int i, const struct sealed_past *past, struct capture_sockets *sockets, struct error *err)
+static int open_family(int i, const struct sealed_past *past, struct capture_sockets *sockets,
+                       struct error *err)
 {
     int family = i == 0 ? AF_INET : AF_INET6;
     if (sockets->udp[i] < 0) {

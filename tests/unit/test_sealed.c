@@ -509,6 +509,126 @@ static void no_ports_at_all(void **state)
     with_any_link(redirects_none);
 }
 
+/* ---- UDP and echo requests ---- */
+
+static const struct acl_port_range udp_ports[] = {{100, 200}, {65535, 65535}};
+
+static struct capture_sockets seal_packets(enum sealed_link link)
+{
+    struct capture_sockets sockets = CAPTURE_SOCKETS_NONE;
+    const struct sealed_plan plan = {.link = link, .udp_ports = udp_ports, .udp_port_count = 2, .echo = true};
+    struct error err = {0};
+    int group;
+    int r = sealed_capture(&plan, &sockets, &group, &err);
+    if (r == -EOPNOTSUPP && (link == SEALED_LINK_DUMMY || link == SEALED_LINK_VETH))
+        _exit(SKIPPED);
+    if (r < 0)
+        fprintf(stderr, "%s\n", err.text);
+    CHECK(r == 0);
+    return sockets;
+}
+
+/* A datagram to `destination` arrives at the transparent socket with its destination; the client stays open. */
+static int check_udp_captured(int server, const char *destination, struct addr *ret_source)
+{
+    struct addr expected = addr_of(destination), got = {0};
+    struct sockaddr_storage to, from;
+    uint8_t control[128], byte = 0;
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_name = &from,
+                             .msg_namelen = sizeof(from),
+                             .msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    int client = socket_for(&expected, SOCK_DGRAM);
+    CHECK(connect_to(client, destination) == 0 && send(client, "u", 1, 0) == 1);
+    CHECK(readable(server, PATIENCE_MS) && recvmsg(server, &message, 0) == 1 && byte == 'u');
+    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+    CHECK(c && (c->cmsg_type == IP_ORIGDSTADDR || c->cmsg_type == 74 /* IPV6_ORIGDSTADDR */));
+    memset(&to, 0, sizeof(to));
+    memcpy(&to, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
+    CHECK(addr_from_sockaddr((struct sockaddr *)&to, &got) && addr_equal(&got, &expected));
+    CHECK(addr_from_sockaddr((struct sockaddr *)&from, ret_source));
+    return client;
+}
+
+static void captures_udp(enum sealed_link link)
+{
+    struct capture_sockets s = seal_packets(link);
+    static const char *const named[2][3] = {{"198.18.0.1:100", "198.18.0.1:200", "203.0.113.9:65535"},
+                                            {"[2001:db8::1]:100", "[2001:db8::1]:200", "[2001:db8:9::9]:65535"}};
+    static const char *const unnamed[] = {"198.18.0.1:99", "198.18.0.1:201", "[2001:db8::1]:443", "[2001:db8::1]:65534"};
+    struct addr source;
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < 3; k++)
+            close(check_udp_captured(s.udp[i], named[i][k], &source));
+    for (int i = 0; i < 4; i++) {
+        struct addr a = addr_of(unnamed[i]);
+        int client = socket_for(&a, SOCK_DGRAM);
+        CHECK(connect_to(client, unnamed[i]) == 0 && send(client, "x", 1, 0) < 0);
+        close(client);
+    }
+    CHECK(!readable(s.udp[0], 0) && !readable(s.udp[1], 0));
+}
+static void udp_ports_are_captured(void **state)
+{
+    (void)state;
+    everywhere(captures_udp);
+}
+
+/* Whole packets by the raw socket: the client believes that its destination answers. */
+static void answers_udp(enum sealed_link link)
+{
+    struct capture_sockets s = seal_packets(link);
+    struct addr client_address;
+    int client = check_udp_captured(s.udp[0], "198.18.0.1:100", &client_address);
+    uint8_t packet[29] = {0x45, 0, 0, 29, 0, 0, 0, 0, 64, 17, 0, 0, 198, 18, 0, 1, 10, 0, 2, 100, 0, 100, 0, 0, 0, 9, 0, 0, 'a'};
+    char byte = 0;
+    packet[22] = (uint8_t)(client_address.port >> 8);
+    packet[23] = (uint8_t)client_address.port;
+    struct sockaddr_storage to;
+    client_address.port = 0;
+    socklen_t length = addr_to_sockaddr(&client_address, &to);
+    CHECK(sendto(s.raw[0], packet, sizeof(packet), 0, (struct sockaddr *)&to, length) == sizeof(packet));
+    CHECK(readable(client, PATIENCE_MS) && recv(client, &byte, 1, 0) == 1 && byte == 'a');
+    CHECK(recv(s.raw[0], packet, sizeof(packet), MSG_DONTWAIT) < 0); /* deaf */
+    close(client);
+}
+static void answers_come_from_where_the_client_sent_to(void **state)
+{
+    (void)state;
+    everywhere(answers_udp);
+}
+
+static bool take_one;
+static void take_echo(const struct nflog_event *event, void *arg)
+{
+    const struct addr *expected = arg;
+    CHECK(nflog_is_echo(event) && addr_equal_ip(&event->destination, expected));
+    CHECK(event->packet_length > 1000 && memcmp(event->packet + event->packet_length - 4, "tail", 4) == 0);
+    take_one = true;
+}
+
+static void captures_echo(enum sealed_link link)
+{
+    struct capture_sockets s = seal_packets(link);
+    struct addr target = addr_of("198.18.0.1");
+    uint8_t request[1000 + 8] = {8, 0, 0, 0, 0, 0, 0, 1};
+    memcpy(request + sizeof(request) - 4, "tail", 4);
+    int ping = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP);
+    CHECK(ping >= 0);
+    CHECK(connect_to(ping, "198.18.0.1") == 0);
+    CHECK(send(ping, request, sizeof(request), 0) == sizeof(request));
+    CHECK(readable(s.nflog, PATIENCE_MS) && nflog_read(s.nflog, take_echo, &target) == 1 && take_one);
+    close(ping);
+}
+static void echo_requests_are_copied_whole(void **state)
+{
+    (void)state;
+    everywhere(captures_echo);
+}
+
 static void redirects_many(enum sealed_link link)
 {
     enum { MOST = 4096 };
@@ -976,6 +1096,9 @@ int main(void)
         cmocka_unit_test(all_ports_may_be_named),
         cmocka_unit_test(ranges_begin_and_end_where_they_say),
         cmocka_unit_test(no_ports_at_all),
+        cmocka_unit_test(udp_ports_are_captured),
+        cmocka_unit_test(answers_come_from_where_the_client_sent_to),
+        cmocka_unit_test(echo_requests_are_copied_whole),
         cmocka_unit_test(thousands_of_ranges),
         cmocka_unit_test(dns_to_any_server_is_captured),
         cmocka_unit_test(other_datagrams_are_refused_at_once),
