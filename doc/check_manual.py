@@ -6,6 +6,7 @@ file, every reason, every field of an audit event, every default of a limit. Wha
 checked, rules are tried, and what an example of `policy` or `inspect` prints is what the program prints. mandoc and groff,
 where they are installed, find nothing to warn of.
 """
+import ipaddress
 import re
 import shutil
 import subprocess
@@ -180,6 +181,21 @@ def check_rules():
         complain_unless((done.returncode == 2) == (rule in refused), f"sallyport.yaml.5: rule {rule}: {done.stdout}{done.stderr}")
 
 
+def check_guard():
+    """Every network of acl/guard.c, with its name, in the list of its class; and none that is not there."""
+    number = {"4": lambda parts: ".".join(map(str, parts)),
+              "6": lambda parts: str(ipaddress.IPv6Address(b"".join(part.to_bytes(2, "big") for part in parts)))}
+    code, expected = source("acl/guard.c"), {"NEVER": [], "PRIVATE": [], "EMBEDDED": []}
+    for version, parts, kind, name in re.findall(r'\{V(4|6)\(([^)]*)\),\s*(?:ACL_GUARD_(NEVER|PRIVATE),)?\s*"([^"]*)"', code):
+        *place, bits = [int(part, 0) for part in parts.split(",")]
+        if name != "public":
+            expected[kind or "EMBEDDED"].append((f"{number[version](place)}/{bits}", name.lower()))
+    lists = re.findall(r"^\.Bl [^\n]*-compact\n(.*?)^\.El$", sections(CONFIG)["ADDRESS GUARD"], flags=re.M | re.S)
+    for (kind, ranges), shown in zip(expected.items(), lists):
+        found = [(place.replace("\\&", ""), name.lower()) for place, name in re.findall(r"^\.It (\S+/\d+)\n(.*)\.$", shown, flags=re.M)]
+        complain_unless(ranges and sorted(found) == sorted(ranges), f"sallyport.yaml.5: ADDRESS GUARD, {kind}: {set(found) ^ set(ranges)}")
+
+
 def check_diagnostics(folder):
     shown = [line for block in literal_blocks(sections(CONFIG)["DIAGNOSTICS"]) for line in block]
     file = folder / "policy.yaml"
@@ -222,6 +238,7 @@ def main():
     check_reasons()
     check_audit_fields()
     check_metrics()
+    check_guard()
     with tempfile.TemporaryDirectory(prefix="sallyport-manual-") as folder:
         check_policies(Path(folder))
         check_diagnostics(Path(folder))

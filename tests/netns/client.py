@@ -7,6 +7,8 @@ Raw clients, run inside the sealed namespace: for bytes and endings that curl wo
     client.py talk HOST PORT BYTES…         send each when the HTTP answer to the one before is complete
     client.py drip HOST PORT BYTES          a byte every 50 ms until the other side ends it; then the answer and the time
     client.py hello segments|records N HOST NAME    TLS with the ClientHello cut into pieces of N bytes, then one request
+    client.py ech KIND HOST NAME            a ClientHello with ECH (inner, outer, or none); what came back first: "handshake",
+                                            or "alert N"
     client.py websocket HOST PATH TEXT…     upgrade over TLS, send each text, print each echo
     client.py half-close HOST PORT SIZE     send SIZE bytes and FIN, print own sha256 and the answer
     client.py reset-by-origin HOST PORT     print how a reset connection ends here
@@ -153,6 +155,37 @@ def command_hello(kind, size, host, name):
             print(step(lambda: tls.read(4096)).decode().rsplit("\r\n", 1)[-1].strip())
         except ssl.SSLError as problem:
             print("refused", problem.reason)
+
+
+# RFC 9849 section 5: an outer one has suite, config id, the encapsulated key and the sealed inner hello; without the key
+# nobody can tell it from the random bytes that browsers send when they have no key (GREASE). An inner one is a byte.
+ECH = {"outer": lambda: struct.pack("!BHHBH", 0, 1, 1, 7, 32) + os.urandom(32) + struct.pack("!H", 208) + os.urandom(208),
+       "inner": lambda: b"\1"}
+
+
+def with_extension(record, number, body):
+    """A ClientHello in one TLS record, with one extension more, at the end."""
+    hello = bytearray(record[9:])
+    at = 35 + hello[34]
+    at += 2 + int.from_bytes(hello[at:at + 2], "big")
+    at += 1 + hello[at]
+    size = int.from_bytes(hello[at:at + 2], "big") + 4 + len(body)
+    hello[at:at + 2] = size.to_bytes(2, "big")
+    hello += struct.pack("!HH", number, len(body)) + body
+    return record[:3] + struct.pack("!H", len(hello) + 4) + b"\1" + len(hello).to_bytes(3, "big") + bytes(hello)
+
+
+def command_ech(kind, host, name):
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        hello = outgoing.read()
+    with connect(host, 443) as connection:
+        connection.sendall(with_extension(hello, 0xfe0d, ECH[kind]()) if kind in ECH else hello)
+        answer = connection.recv(7)
+        print({22: "handshake", 21: f"alert {answer[-1:].hex()}"}.get(answer[0] if answer else None, "nothing"))
 
 
 def command_websocket(host, path, *texts):
