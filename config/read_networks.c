@@ -136,6 +136,13 @@ static void read_subnets(struct load *load, const struct node *node, void *objec
         schema_list(load, node, "subnets", read_subnet, object);
 }
 
+static void read_capture(struct load *load, const struct node *node, void *object)
+{
+    static const char *const words[] = {"redirect", "tproxy"};
+    int choice = schema_choice(load, node, "capture", words, COUNT(words));
+    ((struct reading *)object)->network->transparent = choice == 1;
+}
+
 static void read_policy(struct load *load, const struct node *node, void *object)
 {
     const char *name = schema_text(load, node, "policy");
@@ -148,6 +155,7 @@ static void read_network(struct load *load, const struct node *node, void *objec
     static const struct field fields[] = {{"name", read_name},
                                           {"interface", read_interfaces},
                                           {"subnets", read_subnets},
+                                          {"capture", read_capture},
                                           {"policy", read_policy}};
     struct config_snapshot *snapshot = load->snapshot;
     size_t reported = load->reported;

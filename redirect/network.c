@@ -8,12 +8,15 @@
 
 #include "base/fds.h"
 #include "base/log.h"
+#include "redirect/netlink.h"
 #include "redirect/network_rules.h"
 #include "redirect/nflog.h"
+#include "redirect/rtnl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -52,12 +55,33 @@ static struct network *next(const struct daemon *d, const struct network *networ
 
 /* ---- listeners ---- */
 
+static void loopback_of(int family, struct addr *ret)
+{
+    const char *text = family == AF_INET ? "127.0.0.1" : "::1";
+    uint16_t port = ret->port;
+    addr_parse(text, strlen(text), ret);
+    ret->port = port;
+}
+
+/* Takes connections to any address that TPROXY hands it, and is itself at the loopback address. */
+static int make_transparent(int fd, int family)
+{
+    static const int on = 1;
+    static const uint32_t mark = NETWORK_REPLY_MARK;
+    int level = family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6, option = family == AF_INET ? IP_TRANSPARENT : IPV6_TRANSPARENT;
+    return setsockopt(fd, level, option, &on, sizeof(on)) < 0 || setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0
+               ? -errno : 0;
+}
+
 /* Any address of the family. -EAFNOSUPPORT when there is no such family here, -EADDRINUSE when the port is taken. */
-static int open_socket(int family, int type, uint16_t port)
+static int open_socket(int family, int type, uint16_t port, bool transparent)
 {
     static const int on = 1;
     struct addr any = {.family = (uint8_t)family, .port = port};
+    int r;
     struct sockaddr_storage address;
+    if (transparent)
+        loopback_of(family, &any);
     socklen_t length = addr_to_sockaddr(&any, &address);
     _cleanup_fd_ int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
@@ -66,6 +90,8 @@ static int open_socket(int family, int type, uint16_t port)
         (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0) ||
         (type == SOCK_STREAM && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)) /* accepted ones inherit */
         return -errno;
+    if (transparent && (r = make_transparent(fd, family)) < 0)
+        return r;
     if (bind(fd, (struct sockaddr *)&address, length) < 0)
         return errno == EADDRNOTAVAIL ? -EAFNOSUPPORT : -errno;
     if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)
@@ -73,11 +99,11 @@ static int open_socket(int family, int type, uint16_t port)
     return fd_steal(&fd);
 }
 
-static int open_pair(int type, uint16_t port, int ret[2])
+static int open_pair(int type, uint16_t port, bool transparent, int ret[2])
 {
     static const int families[2] = {AF_INET, AF_INET6};
     for (int i = 0; i < 2; i++) {
-        int fd = open_socket(families[i], type, port);
+        int fd = open_socket(families[i], type, port, transparent);
         if (fd < 0 && !(fd == -EAFNOSUPPORT && families[i] == AF_INET6))
             return fd;
         ret[i] = fd < 0 ? -1 : fd;
@@ -85,23 +111,23 @@ static int open_pair(int type, uint16_t port, int ret[2])
     return 0;
 }
 
-static int open_at(struct capture_sockets *sockets, uint16_t port)
+static int open_at(struct capture_sockets *sockets, uint16_t port, bool transparent)
 {
-    int r = open_pair(SOCK_STREAM, port, sockets->tcp);
+    int r = open_pair(SOCK_STREAM, port, transparent, sockets->tcp);
     if (r == 0)
-        r = open_pair(SOCK_STREAM, (uint16_t)(port + 1), sockets->dns_tcp);
+        r = open_pair(SOCK_STREAM, (uint16_t)(port + 1), false, sockets->dns_tcp);
     if (r == 0)
-        r = open_pair(SOCK_DGRAM, (uint16_t)(port + 1), sockets->dns_udp);
+        r = open_pair(SOCK_DGRAM, (uint16_t)(port + 1), false, sockets->dns_udp);
     if (r < 0)
         capture_sockets_close(sockets);
     return r;
 }
 
-static int open_listeners(struct capture_sockets *sockets, struct error *err)
+static int open_listeners(struct capture_sockets *sockets, bool transparent, struct error *err)
 {
     int r = -EADDRINUSE;
     for (unsigned port = PORT_FIRST; r == -EADDRINUSE && port < PORT_LAST; port += 2)
-        r = open_at(sockets, (uint16_t)port);
+        r = open_at(sockets, (uint16_t)port, transparent);
     return r < 0 ? error_errno(err, -r, "cannot listen on two ports from %d to %d", PORT_FIRST, PORT_LAST) : 0;
 }
 
@@ -127,7 +153,7 @@ static int network_open(struct daemon *d, const struct config_network *wanted, s
     network->group = -1;
     network->sockets = (struct capture_sockets)CAPTURE_SOCKETS_NONE;
     list_append(&d->networks, &network->link);
-    int r = open_listeners(&network->sockets, err);
+    int r = open_listeners(&network->sockets, wanted->transparent, err);
     if (r == 0 && (r = nflog_open(&group, err)) >= 0) {
         network->sockets.nflog = r;
         network->group = group;
@@ -257,6 +283,61 @@ static bool has_marker(const struct daemon *d)
     return faccessat(d->state, MARKER, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+/* ---- what cannot work ---- */
+
+static bool bridges_call_netfilter(void)
+{
+    static const char *const paths[] = {"/proc/sys/net/bridge/bridge-nf-call-iptables",
+                                        "/proc/sys/net/bridge/bridge-nf-call-ip6tables"};
+    bool calls = false;
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
+        char value = '0';
+        _cleanup_fd_ int fd = open(paths[i], O_RDONLY | O_CLOEXEC);
+        calls |= fd >= 0 && read(fd, &value, 1) == 1 && value != '0';
+    }
+    return calls;
+}
+
+static bool is_behind(const struct config_network *network, const char *interface)
+{
+    for (size_t i = 0; i < network->interface_count; i++) {
+        const char *pattern = network->interfaces[i];
+        size_t stem = strcspn(pattern, "*");
+        if (pattern[stem] ? !strncmp(pattern, interface, stem) : !strcmp(pattern, interface))
+            return true;
+    }
+    return false;
+}
+
+struct bridge_search {
+    const struct config_network *network;
+    char found[CONFIG_INTERFACE_SIZE];
+};
+
+static int take_bridge(const char *name, const char *kind, void *arg)
+{
+    struct bridge_search *search = arg;
+    if (!strcmp(kind, "bridge") && is_behind(search->network, name))
+        snprintf(search->found, sizeof(search->found), "%s", name);
+    return *search->found ? -EEXIST : 0;
+}
+
+/* On its way through a bridge that hands packets to netfilter, a packet loses the socket that TPROXY found for it. */
+static int check_transparent(const struct config_network *network, struct error *err)
+{
+    struct bridge_search search = {.network = network};
+    if (!network->transparent || !bridges_call_netfilter())
+        return 0;
+    _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
+    int r = route < 0 ? route : rtnl_each_link(route, take_bridge, &search, err);
+    if (!*search.found)
+        return r;
+    return error_set(err, EOPNOTSUPP,
+                     "the network \"%s\": TPROXY does not work behind the bridge %s while br_netfilter is in use; write capture: "
+                     "redirect, or set net.bridge.bridge-nf-call-iptables and bridge-nf-call-ip6tables to 0",
+                     network->name, search.found);
+}
+
 /* ---- following the configuration ---- */
 
 static struct network *find(const struct daemon *d, const struct config_network *wanted)
@@ -276,7 +357,9 @@ static int open_wanted(struct daemon *d, const struct config_snapshot *snapshot,
         n->wanted = false;
     for (size_t i = 0; i < count; i++) {
         struct network *n = find(d, &wanted[i]);
-        int r = n ? 0 : network_open(d, &wanted[i], &n, err);
+        int r = check_transparent(&wanted[i], err);
+        if (r == 0 && !n)
+            r = network_open(d, &wanted[i], &n, err);
         if (r < 0)
             return r;
         n->wanted = true;

@@ -17,6 +17,18 @@
  *     chain to-NET     { drop }
  *   }
  *
+ * With capture: tproxy the TCP ports go another way, without connection tracking; P is the port of a transparent listener on the
+ * loopback address:
+ *
+ *     chain source     { … iifname IF jump untrack-NET }
+ *     chain tproxy     { type filter hook prerouting priority -150;  iifname IF jump tproxy-NET }
+ *     chain output     { type filter hook output priority -290;      meta mark REPLY notrack }
+ *     chain untrack-NET { tcp dport 53 return   fib daddr type local return   tcp dport @ports-NET notrack }
+ *     chain tproxy-NET { the same returns;      tcp dport @ports-NET meta mark set MARK tproxy to LOOPBACK:P accept }
+ *
+ * A routing rule sends what has MARK to lo. The listener's sockets have the mark REPLY, so that nobody tracks their answers.
+ * What is for the host's own addresses stays out of it: answers to the host are tracked.
+ *
  * This is the host's own namespace, so every base chain accepts, and all that drops is behind a match for a captured
  * interface (or one of our own ports). A verdict of ours says nothing to the tables of others: what Docker or firewalld drop
  * stays dropped, and what we drop they cannot accept. Our priorities stand a little before the usual ones, so that a
@@ -38,6 +50,8 @@
 #include "redirect/nflog.h"
 #include "redirect/nft.h"
 
+#include "redirect/rtnl.h"
+
 #include <errno.h>
 #include <linux/netfilter/nf_conntrack_common.h>
 #include <net/if.h>
@@ -47,6 +61,7 @@
 #include <string.h>
 
 #define PRIORITY_SOURCE (-290) /* behind raw, before conntrack */
+#define PRIORITY_TPROXY (-150)
 #define PRIORITY_NAT (-110)
 #define PRIORITY_FILTER (-10)
 #define DNS_PORT 53
@@ -177,7 +192,7 @@ static void put_nat(struct nft_batch *b, const struct network_rules *rules)
     for (int i = 0; i < 2; i++) {
         redirect_dns(b, chain.text, families[i], IPPROTO_UDP, rules->dns_udp[i]);
         redirect_dns(b, chain.text, families[i], IPPROTO_TCP, rules->dns_tcp[i]);
-        if (rules->tcp[i] == 0)
+        if (rules->tcp[i] == 0 || rules->network->transparent)
             continue;
         nft_rule(b, chain.text);
         nft_match_family(b, families[i]);
@@ -185,6 +200,43 @@ static void put_nat(struct nft_batch *b, const struct network_rules *rules)
         nft_match_port_set(b, ports.text);
         nft_redirect(b, rules->tcp[i]);
         nft_rule_done(b, "redirecting TCP ports");
+    }
+}
+
+/* What TPROXY leaves alone. */
+static void spare_dns_and_host(struct nft_batch *b, const char *chain)
+{
+    nft_rule(b, chain);
+    nft_match_protocol(b, IPPROTO_TCP);
+    nft_match_port(b, DNS_PORT);
+    nft_verdict(b, NFT_RETURN);
+    nft_rule_done(b, "leaving DNS to redirection");
+    nft_rule(b, chain);
+    nft_match_own_address(b);
+    nft_verdict(b, NFT_RETURN);
+    nft_rule_done(b, "leaving the host's addresses alone");
+}
+
+static void put_tproxy(struct nft_batch *b, const struct network_rules *rules)
+{
+    struct label untrack = label_of("untrack", rules), tproxy = label_of("tproxy", rules), ports = label_of("ports", rules);
+    spare_dns_and_host(b, untrack.text);
+    spare_dns_and_host(b, tproxy.text);
+    nft_rule(b, untrack.text);
+    nft_match_protocol(b, IPPROTO_TCP);
+    nft_match_port_set(b, ports.text);
+    nft_untrack(b);
+    nft_rule_done(b, "tracking no captured connections");
+    for (int i = 0; i < 2; i++) {
+        if (rules->tcp[i] == 0)
+            continue;
+        nft_rule(b, tproxy.text);
+        nft_match_family(b, families[i]);
+        nft_match_protocol(b, IPPROTO_TCP);
+        nft_match_port_set(b, ports.text);
+        nft_set_mark(b, NETWORK_MARK);
+        nft_tproxy(b, families[i], rules->tcp[i]);
+        nft_rule_done(b, "capturing TCP ports");
     }
 }
 
@@ -263,8 +315,15 @@ static void put_input(struct nft_batch *b, const struct network_rules *rules)
     nft_match_reply(b);
     nft_verdict(b, NF_ACCEPT);
     nft_rule_done(b, "accepting answers to the host");
+    if (rules->network->transparent) {
+        nft_rule(b, chain.text);
+        nft_match_mark(b, NETWORK_MARK);
+        nft_verdict(b, NF_ACCEPT);
+        nft_rule_done(b, "accepting what was captured");
+    }
     for (int i = 0; i < 2; i++) {
-        accept_redirected(b, chain.text, families[i], IPPROTO_TCP, rules->tcp[i]);
+        if (!rules->network->transparent)
+            accept_redirected(b, chain.text, families[i], IPPROTO_TCP, rules->tcp[i]);
         accept_redirected(b, chain.text, families[i], IPPROTO_UDP, rules->dns_udp[i]);
         accept_redirected(b, chain.text, families[i], IPPROTO_TCP, rules->dns_tcp[i]);
     }
@@ -306,17 +365,30 @@ static void put_forward(struct nft_batch *b, const struct network_rules *rules)
 
 /* ---- the batch ---- */
 
+static bool any_transparent(const struct network_rules *networks, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (networks[i].network->transparent)
+            return true;
+    return false;
+}
+
 static void put_network(struct nft_batch *b, const struct network_rules *rules)
 {
-    static const char *const chains[] = {"source", "nat", "input", "from", "to"};
+    static const char *const chains[] = {"source", "nat", "untrack", "tproxy", "input", "from", "to"};
     for (size_t i = 0; i < sizeof(chains) / sizeof(*chains); i++)
         nft_chain(b, label_of(chains[i], rules).text, NULL, -1, 0, 0);
     nft_port_set(b, label_of("ports", rules).text, rules->ports, rules->port_count);
     put_source(b, rules);
     put_nat(b, rules);
+    put_tproxy(b, rules);
     put_input(b, rules);
     put_forward(b, rules);
     jump(b, "source", rules, NFT_META_IIFNAME, "source");
+    if (rules->network->transparent) {
+        jump(b, "source", rules, NFT_META_IIFNAME, "untrack");
+        jump(b, "tproxy", rules, NFT_META_IIFNAME, "tproxy");
+    }
     jump(b, "nat", rules, NFT_META_IIFNAME, "nat");
     jump(b, "input", rules, NFT_META_IIFNAME, "input");
     jump(b, "forward", rules, NFT_META_IIFNAME, "from");
@@ -332,12 +404,37 @@ static void write_batch(struct nft_batch *b, const struct network_rules *network
     nft_table(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "adding the table");
     nft_chain(b, "source", "filter", NF_INET_PRE_ROUTING, PRIORITY_SOURCE, NF_ACCEPT);
     nft_chain(b, "nat", "nat", NF_INET_PRE_ROUTING, PRIORITY_NAT, NF_ACCEPT);
+    if (any_transparent(networks, count)) {
+        nft_chain(b, "tproxy", "filter", NF_INET_PRE_ROUTING, PRIORITY_TPROXY, NF_ACCEPT);
+        nft_chain(b, "output", "filter", NF_INET_LOCAL_OUT, PRIORITY_SOURCE, NF_ACCEPT);
+        nft_rule(b, "output");
+        nft_match_mark(b, NETWORK_REPLY_MARK);
+        nft_untrack(b);
+        nft_rule_done(b, "tracking no answers of captured connections");
+    }
     nft_chain(b, "input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, NF_ACCEPT);
     nft_chain(b, "forward", "filter", NF_INET_FORWARD, PRIORITY_FILTER, NF_ACCEPT);
     for (size_t i = 0; i < count; i++)
         put_network(b, &networks[i]);
     for (size_t i = 0; i < count; i++)
         guard_listeners(b, &networks[i]);
+}
+
+/* Before there are rules that mark, and until there are none. */
+static int route_mark(struct error *err)
+{
+    _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
+    int r = route < 0 ? route : rtnl_route_mark(route, AF_INET, NETWORK_MARK, NETWORK_ROUTES, err);
+    if (r == 0 && access("/proc/net/if_inet6", F_OK) == 0)
+        r = rtnl_route_mark(route, AF_INET6, NETWORK_MARK, NETWORK_ROUTES, err);
+    return r;
+}
+
+static void unroute_mark(void)
+{
+    _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, NULL);
+    for (int i = 0; i < 2 && route >= 0; i++)
+        rtnl_unroute_mark(route, families[i], NETWORK_MARK, NETWORK_ROUTES);
 }
 
 int network_rules_apply(const struct network_rules *networks, size_t count, struct error *err)
@@ -350,10 +447,15 @@ int network_rules_apply(const struct network_rules *networks, size_t count, stru
                              networks[i].network->name, networks[i].port_count, NETWORK_RANGES_MAX);
     _cleanup_fd_ int fd = netlink_open(NETLINK_NETFILTER, err);
     int r = fd < 0 ? fd : nft_find_table(fd, NETWORK_TABLE, &replace, err);
+    if (r == 0 && any_transparent(networks, count))
+        r = route_mark(err);
     if (r < 0 || (count == 0 && !replace) || (r = nft_batch_open(&b, NETWORK_TABLE, err)) < 0)
         return r;
     write_batch(&b, networks, count, replace);
-    return nft_batch_commit(&b, fd, err);
+    r = nft_batch_commit(&b, fd, err);
+    if (r == 0 && !any_transparent(networks, count))
+        unroute_mark();
+    return r;
 }
 
 int network_rules_remove(struct error *err)

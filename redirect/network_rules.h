@@ -12,6 +12,9 @@
 #include <stdint.h>
 
 #define NETWORK_TABLE "sallyport-network"
+#define NETWORK_MARK 0x53414e01u       /* of packets that TPROXY captured */
+#define NETWORK_REPLY_MARK 0x53414e02u /* of the listeners' sockets */
+#define NETWORK_ROUTES 9441            /* the table of routes that NETWORK_MARK leads to */
 #define NETWORK_RANGES_MAX 4096 /* separate port ranges of one network */
 
 struct network_rules {

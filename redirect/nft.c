@@ -10,6 +10,7 @@
 #include <libnftnl/set.h>
 #include <libnftnl/table.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <stdalign.h>
 #include <stdlib.h>
@@ -318,6 +319,18 @@ void nft_match_destination(struct nft_batch *b, const struct cidr *network)
     match_network(b, network, 16, 24);
 }
 
+void nft_match_own_address(struct nft_batch *b)
+{
+    const uint32_t local = RTN_LOCAL;
+    struct nftnl_expr *fib = nft_expression(b, "fib");
+    if (!fib)
+        return;
+    nftnl_expr_set_u32(fib, NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_DADDR);
+    nftnl_expr_set_u32(fib, NFTNL_EXPR_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE);
+    nftnl_expr_set_u32(fib, NFTNL_EXPR_FIB_DREG, NFT_REG_1);
+    nft_compare(b, NFT_CMP_EQ, &local, sizeof(local));
+}
+
 void nft_match_route_back(struct nft_batch *b)
 {
     const uint8_t none = 0;
@@ -433,6 +446,12 @@ void nft_tproxy(struct nft_batch *b, int family, uint16_t port)
     nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_REG_ADDR, NFT_REG_1);
     nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_REG_PORT, NFT_REG_2);
     nft_verdict(b, NF_ACCEPT);
+}
+
+void nft_untrack(struct nft_batch *b)
+{
+    nft_count(b);
+    (void)nft_expression(b, "notrack");
 }
 
 void nft_jump(struct nft_batch *b, const char *chain)

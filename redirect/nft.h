@@ -84,6 +84,8 @@ void nft_match_status(struct nft_batch *b, uint32_t mask);
 /* The packet's addresses, of the network's family. */
 void nft_match_source(struct nft_batch *b, const struct cidr *network);
 void nft_match_destination(struct nft_batch *b, const struct cidr *network);
+/* The destination is an address of this machine. */
+void nft_match_own_address(struct nft_batch *b);
 /* The route to the source address leads out by the interface that the packet came in by. */
 void nft_match_route_back(struct nft_batch *b);
 #define NFT_STATE(name) NF_CT_STATE_BIT(IP_CT_##name)
@@ -101,5 +103,6 @@ void nft_match_reply(struct nft_batch *b);
 /* To the socket of this family at this port of the loopback address, as it is; ends the chain. */
 void nft_tproxy(struct nft_batch *b, int family, uint16_t port);
 void nft_log_as(struct nft_batch *b, uint16_t group, const char *prefix);
+void nft_untrack(struct nft_batch *b);
 void nft_jump(struct nft_batch *b, const char *chain);
 void nft_redirect(struct nft_batch *b, uint16_t port);

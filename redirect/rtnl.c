@@ -261,8 +261,9 @@ static bool is_closed_kind(const char *kind)
     return false;
 }
 
-static int check_link(const struct nlmsghdr *message, struct error *err)
+static int check_link(const struct nlmsghdr *message, void *arg, struct error *err)
 {
+    (void)arg;
     const struct ifinfomsg *info = mnl_nlmsg_get_payload(message);
     struct link_facts facts = {.name = "?", .kind = ""};
     if (message->nlmsg_type != RTM_NEWLINK || info->ifi_flags & IFF_LOOPBACK)
@@ -274,7 +275,9 @@ static int check_link(const struct nlmsghdr *message, struct error *err)
                      facts.name, *facts.kind ? " of kind " : "", facts.kind);
 }
 
-int rtnl_check_closed(int fd, struct error *err)
+/* Calls `look` for each message of a list of links until one gives something negative, which is returned. */
+static int list_links(int fd, int (*look)(const struct nlmsghdr *message, void *arg, struct error *err), void *arg,
+                      struct error *err)
 {
     alignas(struct nlmsghdr) char buffer[32768];
     struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
@@ -294,9 +297,36 @@ int rtnl_check_closed(int fd, struct error *err)
                 return 0;
             if (m->nlmsg_type == NLMSG_ERROR)
                 return error_set(err, EPROTO, "the kernel refused to list the links");
-            int r = check_link(m, err);
+            int r = look(m, arg, err);
             if (r < 0)
                 return r;
         }
     }
+}
+
+int rtnl_check_closed(int fd, struct error *err)
+{
+    return list_links(fd, check_link, NULL, err);
+}
+
+struct each_link {
+    int (*each)(const char *name, const char *kind, void *arg);
+    void *arg;
+};
+
+static int tell_link(const struct nlmsghdr *message, void *arg, struct error *err)
+{
+    const struct each_link *call = arg;
+    struct link_facts facts = {.name = "?", .kind = ""};
+    (void)err;
+    if (message->nlmsg_type != RTM_NEWLINK)
+        return 0;
+    mnl_attr_parse(message, sizeof(struct ifinfomsg), take_fact, &facts);
+    return call->each(facts.name, facts.kind, call->arg);
+}
+
+int rtnl_each_link(int fd, int (*each)(const char *name, const char *kind, void *arg), void *arg, struct error *err)
+{
+    struct each_link call = {each, arg};
+    return list_links(fd, tell_link, &call, err);
 }

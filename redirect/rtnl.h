@@ -38,6 +38,10 @@ int rtnl_route_mark(int fd, int family, uint32_t mark, uint32_t table, struct er
 /* Take them back; no matter when they are gone. */
 void rtnl_unroute_mark(int fd, int family, uint32_t mark, uint32_t table);
 
+/* Calls back for each link, its kind "" for lo and physical devices, until the callback gives something negative, which is
+ * returned. */
+int rtnl_each_link(int fd, int (*each)(const char *name, const char *kind, void *arg), void *arg, struct error *err);
+
 /* -ENOTUNIQ with a sentence when a link is there, up or down, that could lead out: anything but lo, a dummy, a tunnel
  * over this namespace's own routes, or a veth whose other end is in this namespace as well. */
 int rtnl_check_closed(int fd, struct error *err);

@@ -52,6 +52,11 @@ class Bridge:
             made.run("ip", f"-{family}", "route", "add", "default", "via", self.host[family])
         return made
 
+    def netfilter(self, on):
+        """Whether br_netfilter hands the bridge's packets to the rules of the host (TPROXY does not work then)."""
+        self.lab.host.run("sh", "-c", f"echo {int(on)} | tee /proc/sys/net/bridge/bridge-nf-call-ip*tables", stdout=-3, stderr=-3,
+                          check=False)
+
     def remove(self):
         """As an engine does at the end; it may be created again."""
         if self.up:
@@ -59,6 +64,7 @@ class Bridge:
         self.up = False
 
     def close(self):
+        self.netfilter(True)
         for container in self.containers:
             container.close()
         self.remove()

@@ -18,7 +18,7 @@ networks:
 """
 
 
-@pytest.fixture(params=["redirect"])
+@pytest.fixture(params=["redirect", "tproxy"])
 def capture(request):
     return request.param
 
@@ -32,6 +32,8 @@ def bridge(lab):
 
 
 @pytest.fixture
-def gateway(bridge, make_gateway):  # noqa: F811
-    """With the network `lab` captured by redirection."""
-    return make_gateway(NETWORK_POLICY % "")
+def gateway(bridge, capture, make_gateway):  # noqa: F811
+    """With the network `lab` captured, in one way or the other."""
+    if capture == "tproxy":
+        bridge.netfilter(False)
+    return make_gateway(NETWORK_POLICY % f", capture: {capture}")

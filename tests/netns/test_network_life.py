@@ -17,7 +17,9 @@ SECOND = {4: "172.29.0.0/24", 6: "2001:db8:29::/64"}, {4: "172.29.0.1", 6: "2001
 
 @pytest.fixture
 def gateway(bridge, capture, make_gateway):  # noqa: F811
-    return make_gateway(NETWORK_POLICY % "")
+    if capture == "tproxy":
+        bridge.netfilter(False)
+    return make_gateway(NETWORK_POLICY % f", capture: {capture}")
 
 
 def ruleset(lab):
@@ -44,9 +46,14 @@ def test_reload_adds_changes_and_removes_networks(bridge, make_gateway, capture)
     make_big_file(lab)
     box = bridge.container()
     gateway = make_gateway(NO_NETWORK)
+    if capture == "tproxy" and os.path.exists("/proc/sys/net/bridge/bridge-nf-call-iptables"):
+        gateway.write_policy(NETWORK_POLICY % f", capture: {capture}")
+        refused = gateway.ask("reload")
+        assert refused.returncode and "behind the bridge br-lab" in refused.stderr, refused
+        bridge.netfilter(False)
     assert "sallyport" not in ruleset(lab) and not gateway.status()["networks"]
     assert box.curl("https://denied.example/", "--resolve", f"denied.example:443:{address('denied.example')}").returncode == 0
-    gateway.write_policy(NETWORK_POLICY % "")
+    gateway.write_policy(NETWORK_POLICY % f", capture: {capture}")
     gateway.told("reload")
     assert gateway.status()["networks"] == [{"name": "lab", "capture": capture, "served": True}]
     assert box.curl("https://allowed.example/").returncode == 0
@@ -54,12 +61,12 @@ def test_reload_adds_changes_and_removes_networks(bridge, make_gateway, capture)
     # Another policy: the flow that it still allows never notices, the other one is reset.
     stays = box.start("curl", "-sS", "--limit-rate", "5M", "-o", "/dev/null", "https://big.example/files/noise")
     gateway.await_event(lambda audit: audit.allowed("big.example"))
-    gateway.write_policy(NETWORK_POLICY.replace("allowed.example", "other.example") % "")
+    gateway.write_policy(NETWORK_POLICY.replace("allowed.example", "other.example") % f", capture: {capture}")
     gateway.told("reload")
     assert box.curl("https://other.example/").returncode == 0
     assert box.curl("https://allowed.example/", "--resolve", f"allowed.example:443:{address('allowed.example')}").returncode == 35
     assert stays.poll() is None
-    gateway.write_policy(NETWORK_POLICY.replace("big.example", "other.example") % "")
+    gateway.write_policy(NETWORK_POLICY.replace("big.example", "other.example") % f", capture: {capture}")
     gateway.told("reload")
     assert stays.wait(20) != 0
     stays.communicate()

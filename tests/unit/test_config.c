@@ -846,12 +846,14 @@ static void networks_are_read_and_give_sources_their_policy(void **state)
                                                "networks:\n"
                                                "  - {name: docker, interface: [docker0, \"br-*\"]}\n"
                                                "  - {name: lab, interface: eth1, subnets: [10.9.0.0/16, \"2001:db8::/32\"], "
-                                               "policy: c}\n");
+                                               "capture: tproxy, policy: c}\n");
     const struct config_network *networks = config_networks(s, &count);
     assert_int_equal(count, 2);
     assert_string_equal(networks[0].interfaces[1], "br-*");
     assert_int_equal(networks[0].subnet_count, 0);
     assert_ptr_equal(config_network(s, "lab"), &networks[1]);
+    assert_false(networks[0].transparent);
+    assert_true(networks[1].transparent);
     assert_int_equal(networks[1].subnet_count, 2);
     assert_null(config_network(s, "other"));
     /* By the assign rules, but for those by container, which a network does not tell apart; or by its own policy. */
