@@ -21,10 +21,11 @@
 
 struct request_options {
     const char *control, *pid, *netns, *id, *name, *image, *policy;
+    char publish[PUBLISH_TEXT_MAX];
     bool attached, json, help;
 };
 
-enum { OPTION_CONTROL = 256, OPTION_PID, OPTION_NETNS, OPTION_ID, OPTION_NAME, OPTION_IMAGE, OPTION_POLICY, OPTION_ATTACHED, OPTION_JSON };
+enum { OPTION_CONTROL = 256, OPTION_PID, OPTION_NETNS, OPTION_ID, OPTION_NAME, OPTION_IMAGE, OPTION_POLICY, OPTION_ATTACHED, OPTION_JSON, OPTION_PUBLISH };
 
 static const struct option all_options[] = {
     {"help", no_argument, NULL, 'h'},
@@ -37,6 +38,7 @@ static const struct option all_options[] = {
     {"image", required_argument, NULL, OPTION_IMAGE},
     {"policy", required_argument, NULL, OPTION_POLICY},
     {"attached", no_argument, NULL, OPTION_ATTACHED},
+    {"publish", required_argument, NULL, OPTION_PUBLISH},
     {0},
 };
 #define COMMON_OPTIONS 3
@@ -65,6 +67,14 @@ static const char **place_of(struct request_options *o, int option)
     }
 }
 
+/* One more, behind a comma. Whether it is understood is looked at when all are there. */
+static bool add_publish(struct request_options *o, const char *text)
+{
+    size_t used = strlen(o->publish), room = sizeof(o->publish) - used;
+    int length = snprintf(o->publish + used, room, "%s%s", used ? "," : "", text);
+    return length > 0 && (size_t)length < room;
+}
+
 static int take_option(const struct command *self, struct request_options *o, int option, char **argv)
 {
     const char **place = place_of(o, option);
@@ -76,6 +86,8 @@ static int take_option(const struct command *self, struct request_options *o, in
         o->attached = true;
     else if (option == ':')
         return command_misuse(self, "%s needs a value", argv[optind - 1]);
+    else if (option == OPTION_PUBLISH)
+        return *optarg && add_publish(o, optarg) ? EXIT_YES : command_misuse(self, "--publish %s is empty or too long", optarg);
     else if (!place)
         return command_misuse(self, "there is no option \"%s\"", argv[optind - 1]);
     else if (*place)
@@ -161,6 +173,9 @@ static bool read_pid(const char *text, pid_t *ret)
 
 static int check_enroll(const struct command *self, const struct request_options *o, pid_t *ret_pid)
 {
+    struct publish_port ports[PUBLISH_MAX];
+    struct error err;
+    size_t port_count;
     if (!o->pid == !o->netns)
         return command_misuse(self, "name the container's first process or its network namespace: --pid N or --netns PATH");
     if (o->pid && !read_pid(o->pid, ret_pid))
@@ -169,6 +184,8 @@ static int check_enroll(const struct command *self, const struct request_options
         return command_misuse(self, "--netns %s: write an absolute path, as /run/netns/name", o->netns);
     if (!o->id)
         return command_misuse(self, "--id is missing: what withdraw and ps will call it");
+    if (publish_parse(o->publish, ports, &port_count, &err) < 0)
+        return command_misuse(self, "--publish: %s", err.text);
     if (!state_id_valid(o->id))
         return command_misuse(self, "--id %s: write 1 to %d letters, digits, \"_\", \".\" and \"-\", the first one a letter or a "
                               "digit", o->id, CHANNEL_ID_MAX - 1);
@@ -200,8 +217,9 @@ static int enroll(const struct command *self, int argc, char **argv)
         fprintf(stderr, "sallyport enroll: %s\n", err.text);
         return EXIT_WRONG;
     }
-    json_t *request = json_pack("{s:s, s:s, s:s*, s:s*, s:s*, s:s*, s:b}", "do", "enroll", "id", o.id, "name", o.name, "image",
-                                o.image, "policy", o.policy, "path", o.netns, "attached", o.attached);
+    json_t *request = json_pack("{s:s, s:s, s:s*, s:s*, s:s*, s:s*, s:b, s:s*}", "do", "enroll", "id", o.id, "name", o.name,
+                                "image", o.image, "policy", o.policy, "path", o.netns, "attached", o.attached, "publish",
+                                *o.publish ? o.publish : NULL);
     json_t *answer = ask(self, &o, request, fds, fds[1] < 0 ? 1 : 2, &status);
     fd_close(&fds[0]);
     fd_close(&fds[1]);
@@ -253,17 +271,20 @@ static const char *text_of(const json_t *object, const char *key)
 
 static void print_table(const json_t *containers)
 {
-    size_t i;
-    const json_t *one;
+    size_t i, port;
+    const json_t *one, *published;
     printf("%-14s %-20s %-16s %-9s %-9s %s\n", "ID", "NAME", "POLICY", "CAPTURE", "STATE", "PID");
     json_array_foreach (containers, i, one) {
         json_int_t pid = json_integer_value(json_object_get(one, "pid"));
         printf("%-14.*s %-20s %-16s %-9s %-9s ", (int)(strlen(text_of(one, "id")) > 32 ? 12 : 127), text_of(one, "id"),
                text_of(one, "name"), text_of(one, "policy"), text_of(one, "capture"), text_of(one, "state"));
         if (pid)
-            printf("%" JSON_INTEGER_FORMAT "\n", pid);
+            printf("%" JSON_INTEGER_FORMAT, pid);
         else
-            printf("%s\n", text_of(one, "path"));
+            printf("%s", text_of(one, "path"));
+        json_array_foreach (json_object_get(one, "publish"), port, published)
+            printf("%s%s", port ? "," : "  published ", json_string_value(published));
+        putchar('\n');
     }
 }
 
@@ -311,7 +332,7 @@ static int reload(const struct command *self, int argc, char **argv)
 
 const struct command command_enroll = {
     .name = "enroll",
-    .arguments = "--pid N|--netns PATH --id ID [--name NAME] [--image NAME] [--policy POLICY] [--attached]",
+    .arguments = "--pid N|--netns PATH --id ID [--name NAME] [--image NAME] [--policy POLICY] [--attached|--publish PORTS…]",
     .summary = "puts a container behind the gateway",
     .run = enroll,
     .help = "  --pid N           the container's first process: when it ends the container is withdrawn by itself\n"
@@ -320,7 +341,9 @@ const struct command command_enroll = {
             "  --name NAME       the audit log's container.name; the policy file's assign rules go by it\n"
             "  --image NAME      the audit log's container.image.name\n"
             "  --policy POLICY   a policy of the file or a profile; without it the assign rules decide\n"
-            "  --attached        the container keeps its own links; without this it must have none but lo\n" COMMON_HELP
+            "  --attached        the container keeps its own links; without this it must have none but lo\n"
+            "  --publish [ADDRESS:]PORT:PORT   connections to a port of this machine lead to one of the (sealed) container; the\n"
+            "                    address is 127.0.0.1 without; may be given again\n" COMMON_HELP
             "\n"
             "Exit status: 0 enrolled; 1 refused; 2 wrong use, or no gateway answers.\n",
 };

@@ -48,9 +48,9 @@ static int enroll(const char *control, const struct state_record *record, struct
     if (r < 0)
         return r;
     json_t *request =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:s}", "do", "enroll", "id", record->id, "name", record->name, "image",
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:s}", "do", "enroll", "id", record->id, "name", record->name, "image",
                   record->image, "policy", record->policy, "attached", record->attached, "pod", record->pod, "pod_namespace",
-                  record->pod_namespace);
+                  record->pod_namespace, "publish", record->publish);
     r = ask_gateway(control, request, fds, 2, NULL, err);
     close(fds[0]);
     close(fds[1]);

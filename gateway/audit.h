@@ -58,6 +58,7 @@ struct audit_event {
     const char *container_id, *container_name, *container_image;
     const char *pod, *pod_namespace; /* of Kubernetes: orchestrator.resource.name, orchestrator.namespace */
     const char *network_name; /* network.name: the captured network that it came from */
+    bool inbound;             /* network.direction: ingress */
     const char *binding;      /* sallyport.binding: "dns", "resolved", "redialled", "address" */
     const char *certificate;  /* sallyport.certificate: "valid", or why the origin's proves nothing */
     const char *certificate_issuer; /* tls.server.issuer */

@@ -157,7 +157,10 @@ static void put_network(struct line *line, const struct audit_event *event)
     put_text(line, "name", event->network_name);
     put_text(line, "transport", event->transport);
     put_text(line, "protocol", event->protocol);
-    json_constant(j, "direction", "egress");
+    if (event->inbound)
+        json_constant(j, "direction", "ingress");
+    else
+        json_constant(j, "direction", "egress");
     json_object_end(j);
 }
 

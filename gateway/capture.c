@@ -3,6 +3,7 @@
  * identity; nothing a container sends can change it.
  */
 #include "gateway/flow.h"
+#include "gateway/inbound.h"
 #include "base/fds.h"
 #include "base/log.h"
 #include "config/overrides.h"
@@ -75,7 +76,7 @@ static void accept_ready(struct poll_handle *handle, uint32_t events)
 void capture_accept_expired(struct deadline *deadline)
 {
     struct capture_listener *listener = list_entry(deadline, struct capture_listener, pause);
-    accept_ready(&listener->poll, 0);
+    listener->poll.ready(&listener->poll, 0);
 }
 
 /* ---- packets that the ruleset refused ----
@@ -307,6 +308,7 @@ void capture_close(struct capture *capture)
         listener_remove(&capture->udp[family]);
     }
     listener_remove(&capture->nflog);
+    inbound_close(capture);
 }
 
 void capture_tell_left_out(struct capture *capture)
@@ -323,6 +325,7 @@ void capture_remove(struct capture *capture)
     fd_close(&capture->raw[0]);
     fd_close(&capture->raw[1]);
     tenants_destroy(capture->tenants);
+    inbound_destroy(capture);
     capture->worker->capture_count--;
     list_remove(&capture->link);
     free(capture);

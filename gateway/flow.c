@@ -3,6 +3,7 @@
  * http_flow.c.
  */
 #include "gateway/flow.h"
+#include "gateway/inbound.h"
 #include "base/fds.h"
 #include "gateway/refusal.h"
 
@@ -87,6 +88,7 @@ struct audit_event flow_event(const struct flow *flow, enum audit_action action,
     event.reason = flow->reason;
     event.verdict = &flow->verdict;
     event.binding = flow->binding;
+    event.inbound = flow->inbound != NULL;
     event.detail = flow->detail;
     event.would_deny = flow->would_deny;
     if (flow->proof) {
@@ -149,6 +151,7 @@ static void flow_release(struct flow *flow, bool reset)
     lookup_cancel(flow->lookup);
     flow->lookup = NULL;
     dial_cancel(flow);
+    inbound_forget(flow);
     side_close(flow, &flow->client, reset);
     side_close(flow, &flow->origin, reset);
     http_flow_destroy(flow);
@@ -458,17 +461,12 @@ static struct flow *flow_create(struct capture *capture, const struct addr *sour
     return flow;
 }
 
-/* What is checked before the first byte. Returns false when the flow was refused. */
-static bool admit(struct flow *flow, const struct capture_listener *listener)
+static bool within_limits(struct flow *flow)
 {
     const struct worker *w = flow->worker;
     const struct acl_limits *own = acl_policy_limits(flow->policy);
     unsigned flows = own->flows ? own->flows : w->limits->flows_per_container;
-    int r = capture_destination(listener, flow->client.poll.fd, &flow->destination);
-    if (r < 0) {
-        flow->destination = listener->local;
-        flow_deny(flow, ACL_LOOP, r == -ELOOP ? "the gateway itself was dialled" : "no original destination");
-    } else if (flow->capture->flows > flows) {
+    if (flow->capture->flows > flows) {
         metric_add(&w->metrics->limits[METRICS_LIMIT_CONTAINER_FLOWS], 1);
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows of this container");
     } else if (!rate_take(&flow->capture->flow_rate, own->flows_per_second ? own->flows_per_second : w->limits->flows_per_second,
@@ -487,6 +485,43 @@ static bool admit(struct flow *flow, const struct capture_listener *listener)
         return true;
     }
     return false;
+}
+
+/* What is checked before the first byte. Returns false when the flow was refused. */
+static bool admit(struct flow *flow, const struct capture_listener *listener)
+{
+    int r = capture_destination(listener, flow->client.poll.fd, &flow->destination);
+    if (r < 0) {
+        flow->destination = listener->local;
+        flow_deny(flow, ACL_LOOP, r == -ELOOP ? "the gateway itself was dialled" : "no original destination");
+        return false;
+    }
+    return within_limits(flow);
+}
+
+struct flow *flow_start_inbound(struct capture *capture, int fd, const struct addr *source, const struct addr *destination,
+                                struct inbound *inbound)
+{
+    struct flow *flow = flow_create(capture, source);
+    if (!flow) {
+        free(inbound);
+        close(fd);
+        return NULL;
+    }
+    flow->inbound = inbound;
+    flow->destination = *destination;
+    flow->kind = FLOW_RAW;
+    flow->binding = "published";
+    flow->verdict = (struct acl_verdict){.allowed = true, .reason = ACL_RULE_ALLOW};
+    flow->reason = ACL_RULE_ALLOW;
+    flow_set_state(flow, FLOW_CONNECT);
+    if (poller_add(&capture->worker->poller, &flow->client.poll, fd) < 0) {
+        flow->client.poll.fd = fd;
+        flow_end(flow, AUDIT_CLOSE_GATEWAY, "no_poll", true);
+        return NULL;
+    }
+    flow->client.writable = true;
+    return within_limits(flow) ? flow : NULL;
 }
 
 void flow_start(struct capture *capture, const struct capture_listener *listener, int fd,

@@ -115,6 +115,7 @@ struct flow {
     struct http_flow *http;
     struct lookup *lookup;
     struct dial *dial; /* from dial_begin() to dial_cancel(); NULL before and behind */
+    struct inbound *inbound; /* it comes from outside, to a published port (inbound.h); NULL: as nearly all, from the container */
     struct proof_result *proof; /* what the origin's certificate showed; NULL: nobody looked */
 };
 
@@ -122,6 +123,11 @@ struct flow {
  * byte is read. */
 void flow_start(struct capture *capture, const struct capture_listener *listener, int fd,
                 const struct addr *source);
+
+/* The other way round (inbound.h): from outside, dialled `destination`. Takes ownership of `fd` and `inbound`. NULL when it was
+ * refused; else it is in CONNECT. */
+struct flow *flow_start_inbound(struct capture *capture, int fd, const struct addr *source, const struct addr *destination,
+                                struct inbound *inbound);
 
 void flow_set_state(struct flow *flow, enum flow_state state);
 

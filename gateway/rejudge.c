@@ -71,7 +71,7 @@ static void judge_flow(struct flow *flow)
     flow->verdict.has_rule = false; /* its rule belongs to the old snapshot */
     if (flow->http)
         flow->http->refusal_verdict.has_rule = false;
-    if (flow->state == FLOW_SNIFF || flow->state == FLOW_LINGER || flow->state == FLOW_ENDED)
+    if (flow->state == FLOW_SNIFF || flow->state == FLOW_LINGER || flow->state == FLOW_ENDED || flow->inbound)
         return; /* not decided yet, or over */
     flow->verdict = judge_again(flow);
     bool allowed = flow->verdict.allowed && dialled_is_allowed(flow);

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "gateway/confine.h"
 #include "gateway/flow.h"
+#include "gateway/inbound.h"
 #include "gateway/own_address.h"
 #include "gateway/rejudge.h"
 #include "gateway/reload.h"
@@ -209,6 +210,25 @@ static void take_capture(struct worker *w, const struct channel_message *message
     worker_answer(w, message->serial, -r);
 }
 
+/* `sockets` of a DOOR, `fd` of a PUBLISH. The last PUBLISH is answered, for all of them. */
+static void publish(struct worker *w, const struct channel_message *message, struct capture_sockets *sockets, int fd)
+{
+    struct capture *capture = capture_find(w, message->container_id);
+    int r = -ENOENT;
+    if (!capture) {
+        capture_sockets_close(sockets);
+        fd_close(&fd);
+    } else if (message->type == CHANNEL_DOOR) {
+        r = inbound_take_door(capture, sockets);
+    } else {
+        r = inbound_take_listener(capture, message->port, fd);
+    }
+    if (r < 0)
+        log_error("worker: cannot publish a port of \"%s\": %s", message->container_id, strerror(-r));
+    if (message->serial)
+        worker_answer(w, message->serial, -r);
+}
+
 static void withdraw(struct worker *w, const struct channel_message *message)
 {
     struct capture *capture = capture_find(w, message->container_id);
@@ -258,6 +278,10 @@ static void obey(struct worker *w, const struct channel_message *message, struct
     case CHANNEL_CAPTURE:
     case CHANNEL_NETWORK:
         take_capture(w, message, sockets);
+        break;
+    case CHANNEL_DOOR:
+    case CHANNEL_PUBLISH:
+        publish(w, message, sockets, fd);
         break;
     case CHANNEL_WITHDRAW:
         withdraw(w, message);

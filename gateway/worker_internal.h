@@ -112,6 +112,7 @@ struct capture {
     uint32_t packets_next;     /* sequence of the next logged packet */
     uint64_t packets_left_out; /* refused packets that no event has told of */
     struct dns_watch dns_watch;
+    struct published *published; /* ports of the host that lead into it (inbound.h); NULL: none */
 };
 
 /* Takes ownership of the sockets, also on failure. 0 or a negative errno. */

@@ -45,6 +45,20 @@ static int send_with_sockets(int channel, struct channel_message *message, const
     return send_message(channel, message, fds, count);
 }
 
+int channel_send_door(int channel, const char *id, const struct capture_sockets *door)
+{
+    struct channel_message message = {.type = CHANNEL_DOOR};
+    int r = put_text(message.container_id, CHANNEL_ID_MAX, id);
+    return r < 0 ? r : send_with_sockets(channel, &message, door);
+}
+
+int channel_send_publish(int channel, uint32_t serial, const char *id, uint16_t port, int listener)
+{
+    struct channel_message message = {.type = CHANNEL_PUBLISH, .serial = serial, .port = port};
+    int r = put_text(message.container_id, CHANNEL_ID_MAX, id);
+    return r < 0 ? r : send_message(channel, &message, &listener, 1);
+}
+
 int channel_send_container(int channel, uint32_t serial, const struct channel_container *who,
                            const struct capture_sockets *sockets)
 {
@@ -155,10 +169,12 @@ static int expected_descriptors(const struct channel_message *message)
     switch (message->type) {
     case CHANNEL_CAPTURE:
     case CHANNEL_NETWORK:
+    case CHANNEL_DOOR:
         return message->present >> CAPTURE_SOCKETS ? -1 : __builtin_popcount(message->present);
     case CHANNEL_AUDIT:
     case CHANNEL_CONFIG:
     case CHANNEL_CHANGES:
+    case CHANNEL_PUBLISH:
         return 1;
     case CHANNEL_ADMIN:
         return message->present > 1 ? -1 : message->present;
@@ -177,12 +193,12 @@ static void hand_out(const struct channel_message *message, const int *fds,
                      struct capture_sockets *ret_sockets, int *ret_fd)
 {
     int all[CAPTURE_SOCKETS];
-    bool sockets = message->type == CHANNEL_CAPTURE || message->type == CHANNEL_NETWORK;
+    bool sockets = message->type == CHANNEL_CAPTURE || message->type == CHANNEL_NETWORK || message->type == CHANNEL_DOOR;
     for (size_t i = 0; i < CAPTURE_SOCKETS; i++)
         all[i] = sockets && message->present & 1u << i ? *fds++ : -1;
     memcpy(ret_sockets, all, sizeof(all));
     *ret_fd = message->type == CHANNEL_AUDIT || message->type == CHANNEL_CONFIG || message->type == CHANNEL_CHANGES ||
-                      (message->type == CHANNEL_ADMIN && message->present)
+                      (message->type == CHANNEL_ADMIN && message->present) || message->type == CHANNEL_PUBLISH
                   ? *fds
                   : -1;
 }

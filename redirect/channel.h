@@ -29,7 +29,9 @@ enum channel_type {
     CHANNEL_FAILED,
     CHANNEL_CHANGES,
     CHANNEL_NETWORK,
-    CHANNEL_ADMIN
+    CHANNEL_ADMIN,
+    CHANNEL_DOOR,   /* of a captured container (redirect/publish.h), in place of the one before; not answered */
+    CHANNEL_PUBLISH /* a listener that leads to a port of it */
 };
 
 #define CHANNEL_ID_MAX 128
@@ -40,8 +42,9 @@ struct channel_message {
     uint32_t serial;              /* chosen by the monitor, repeated in the answer */
     int32_t code;                 /* FAILED: a positive errno */
     uint32_t drain_ms;            /* FINISH: serve the flows that are up for so long, if they last; no new ones */
+    uint16_t port;                /* PUBLISH: inside the container */
     uint8_t transparent;          /* NETWORK: captured by TPROXY: a socket's own address is where the client wanted to go */
-    uint16_t present;             /* CAPTURE, NETWORK: bit i: socket i of struct capture_sockets is there, in order */
+    uint16_t present;             /* CAPTURE, NETWORK, DOOR: bit i: socket i of struct capture_sockets is there, in order */
     char container_id[CHANNEL_ID_MAX];
     char container_name[CHANNEL_ID_MAX];
     char container_image[CHANNEL_IMAGE_MAX];
@@ -67,6 +70,8 @@ int channel_send_network(int channel, uint32_t serial, const char *name, bool tr
                          const struct capture_sockets *sockets); /* likewise */
 int channel_send_network_end(int channel, uint32_t serial, const char *name);
 int channel_send_withdraw(int channel, uint32_t serial, const char *id);
+int channel_send_door(int channel, const char *id, const struct capture_sockets *door); /* the caller keeps its descriptors */
+int channel_send_publish(int channel, uint32_t serial, const char *id, uint16_t port, int listener); /* likewise */
 int channel_send_config(int channel, uint32_t serial, int bundle); /* the caller keeps the descriptor */
 int channel_send_changes(int channel, uint32_t serial, int bundle); /* likewise */
 int channel_send_ping(int channel, uint32_t serial);
@@ -78,7 +83,7 @@ int channel_send_ready(int channel);
 /* READY for `code` 0, else FAILED with it (a positive errno). */
 int channel_send_answer(int channel, uint32_t serial, int code);
 
-/* One message. Descriptors of CAPTURE land in *ret_sockets, that of AUDIT, CONFIG, CHANGES or ADMIN in *ret_fd; the caller owns them. Returns 1, 0 at
- * end of file, -EAGAIN, or another negative errno (-EBADMSG: not a message of ours; descriptors are closed). Strings are
+/* One message. Descriptors of CAPTURE and DOOR land in *ret_sockets, that of AUDIT, CONFIG, CHANGES, ADMIN or PUBLISH in *ret_fd; the
+ * caller owns them. Returns 1, 0 at end of file, -EAGAIN, or another negative errno (-EBADMSG: not a message of ours; descriptors are closed). Strings are
  * NUL-terminated whatever was sent. */
 int channel_receive(int channel, struct channel_message *ret, struct capture_sockets *ret_sockets, int *ret_fd);

@@ -47,11 +47,11 @@ static int parse_enroll(json_t *root, struct state_record *record, struct error 
 {
     json_error_t why;
     const char *verb, *id, *name = NULL, *image = NULL, *policy = NULL, *path = NULL, *pod = NULL, *pod_namespace = NULL,
-               *attachment = NULL;
+               *attachment = NULL, *publish = NULL;
     int attached = 0;
-    if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s:s, s?s, s?s, s?s, s?s, s?b, s?s, s?s, s?s}", "do", &verb, "id", &id, "name",
+    if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s:s, s?s, s?s, s?s, s?s, s?b, s?s, s?s, s?s, s?s}", "do", &verb, "id", &id, "name",
                        &name, "image", &image, "policy", &policy, "path", &path, "attached", &attached, "pod", &pod,
-                       "pod_namespace", &pod_namespace, "attachment", &attachment) < 0)
+                       "pod_namespace", &pod_namespace, "attachment", &attachment, "publish", &publish) < 0)
         return error_set(err, EINVAL, "%s", why.text);
     record->attached = attached;
     int r = take_id(id, record, err);
@@ -69,6 +69,8 @@ static int parse_enroll(json_t *root, struct state_record *record, struct error 
         r = take_text("pod_namespace", pod_namespace, record->pod_namespace, sizeof(record->pod_namespace), err);
     if (r == 0)
         r = take_text("attachment", attachment, record->attachment, sizeof(record->attachment), err);
+    if (r == 0)
+        r = take_text("publish", publish, record->publish, sizeof(record->publish), err);
     return r;
 }
 

@@ -5,7 +5,8 @@
  *   One request a connection: a JSON object, with the descriptors that belong to it beside it. The answer is a JSON object in
  *   as many packets as it takes, then end of file.
  *
- *     {"do": "enroll", "id": ID, "name"?, "image"?, "policy"?, "attached"?, "path"?, "pod"?, "pod_namespace"?, "attachment"?}
+ *     {"do": "enroll", "id": ID, "name"?, "image"?, "policy"?, "attached"?, "path"?, "pod"?, "pod_namespace"?, "attachment"?,
+ *      "publish"?: "[ADDRESS:]PORT:PORT,…"}
  *                                                                                     descriptors: netns [, pidfd]
  *     {"do": "withdraw", "id": ID, "attachment"?}   (with it: only when it was enrolled with the same)
  *     {"do": "verify", "id": ID}   {"do": "list"}   {"do": "reload"}   {"do": "status"}

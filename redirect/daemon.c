@@ -508,6 +508,7 @@ static void close_control(struct daemon *d)
 
 static void close_sockets(struct enrolment *e)
 {
+    publishing_end(e);
     capture_sockets_close(&e->sockets);
 }
 

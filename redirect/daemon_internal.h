@@ -5,6 +5,7 @@
  *   enrolment.c    one captured container, from the request to its end
  *   visit.c        the children in namespaces, and who waits for one
  *   sharing.c      containers that share a network namespace
+ *   publishing.c   ports of the host that lead into it
  *   vanish.c       namespaces enrolled by path that are gone
  *   api.c          the same requests by HTTP
  *   daemon_admin.c the listener of the admin endpoint
@@ -29,6 +30,7 @@
 
 struct client;
 struct visit;
+struct publishing;
 
 struct daemon {
     const struct daemon_options *options;
@@ -116,8 +118,10 @@ struct enrolment {
     bool update_wanted, verify_wanted, remove_wanted;
 
     bool told; /* the worker has its sockets */
+    bool retell; /* but not all of them */
     uint32_t serial; /* of the message that the worker has not answered; 0: none */
 
+    struct publishing *publishing; /* NULL: nothing is; see publishing.c */
     bool ended;   /* its first process has, but others share its namespace */
     bool coming;  /* whoever wanted it enrolled waits still */
     bool adopted; /* from the state folder; not yet served again */
@@ -168,6 +172,7 @@ struct enrolment *enrolment_find_namespace(struct daemon *daemon, const struct n
 /* Enrolled again, with another interface by now: the ruleset anew, then the client is answered. */
 void enrolment_refresh(struct enrolment *enrolment, struct client *client);
 void enrolment_vanished(struct enrolment *enrolment); /* its namespace's path */
+void enrolment_want_job(struct enrolment *enrolment, enum enrol_job job);
 void enrolment_leave(struct enrolment *enrolment, bool remove_rules);
 /* Both take the pidfd over, also when they fail. */
 struct enrolment *enrolment_create_shared(struct daemon *daemon, const struct state_record *record, int pidfd);
@@ -183,6 +188,21 @@ int sharing_revive(struct enrolment *first, const struct state_record *record, i
 void sharing_left(struct enrolment *enrolment, bool remove_rules); /* one in state SHARED goes, and is freed */
 void sharing_first_left(struct enrolment *first);                  /* it goes whatever others want: they go with it */
 void sharing_describe(const struct enrolment *enrolment, json_t *object);
+
+/* publishing.c */
+/* Listens for it, if it is to. `patient`: a port in use will be free soon; never an error then. */
+int publishing_begin(struct enrolment *enrolment, bool patient, struct error *err);
+/* It is served, or something else has changed: the next step. True when there is none left. */
+bool publishing_continue(struct enrolment *enrolment);
+void publishing_job_over(struct enrolment *enrolment); /* another child was in the way */
+/* Takes over the sockets. */
+void publishing_take_door(struct enrolment *enrolment, const struct enrol_result *result, struct capture_sockets *sockets);
+bool publishing_is_next(const struct enrolment *enrolment); /* for a worker that has the capture */
+int publishing_send(struct enrolment *enrolment, int channel, uint32_t serial);
+void publishing_answered(struct enrolment *enrolment); /* whatever it was told of */
+void publishing_worker_died(struct enrolment *enrolment);
+void publishing_end(struct enrolment *enrolment);
+void publishing_describe(const struct enrolment *enrolment, json_t *object);
 
 /* vanish.c */
 void vanish_start(struct daemon *daemon);

@@ -1,4 +1,5 @@
 #include "redirect/enrol.h"
+#include "redirect/publish.h"
 
 #include "base/fds.h"
 
@@ -60,6 +61,8 @@ static int work(const struct enrol_plan *plan, struct capture_sockets *sockets, 
         return sealed_verify(plan->sealed.attached, plan->past->fingerprint, err);
     case ENROL_REMOVE:
         return sealed_remove(plan->sealed.attached, err);
+    case ENROL_DOOR:
+        return publish_open_door(sockets, err);
     }
     return r;
 }

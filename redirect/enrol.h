@@ -9,7 +9,7 @@
 
 #include <sys/types.h>
 
-enum enrol_job { ENROL_BUILD, ENROL_RENEW, ENROL_UPDATE, ENROL_VERIFY, ENROL_REMOVE };
+enum enrol_job { ENROL_BUILD, ENROL_RENEW, ENROL_UPDATE, ENROL_VERIFY, ENROL_REMOVE, ENROL_DOOR };
 
 struct enrol_plan {
     enum enrol_job job;
@@ -24,7 +24,7 @@ struct enrol_result {
     int32_t code;         /* 0 or a positive errno */
     int32_t group;        /* BUILD */
     uint64_t fingerprint; /* BUILD, RENEW, UPDATE */
-    uint16_t present;     /* bit i: socket i is there; with RENEW and UPDATE, those that were missing */
+    uint16_t present;     /* bit i: socket i is there; with RENEW and UPDATE, those that were missing; DOOR: see publish.h */
     char text[sizeof(((struct error *)0)->text)]; /* why not */
 };
 

@@ -135,6 +135,7 @@ json_t *enrolment_describe(const struct enrolment *e)
     if (*e->failure)
         json_object_set_new(o, "failure", json_string(e->failure));
     sharing_describe(e, o);
+    publishing_describe(e, o);
     return o;
 }
 
@@ -150,6 +151,7 @@ void enrolment_destroy(struct enrolment *e)
     list_remove(&e->answer_link);
     list_remove(&e->job_link);
     list_remove(&e->link);
+    publishing_end(e);
     capture_sockets_close(&e->sockets);
     fd_close(&e->pidfd);
     fd_close(&e->netns);
@@ -227,13 +229,22 @@ int enrolment_plan(struct enrolment *e, struct enrol_plan *ret, int *ret_opened,
     return 0;
 }
 
+void enrolment_want_job(struct enrolment *e, enum enrol_job job)
+{
+    want_job(e, job);
+}
+
 /* One that had to wait for another child. */
 static void update_if_wanted(struct enrolment *e)
 {
-    if (!e->update_wanted || e->has_job)
+    if (e->has_job)
         return;
-    e->update_wanted = false;
-    want_job(e, ENROL_UPDATE);
+    if (e->update_wanted) {
+        e->update_wanted = false;
+        want_job(e, ENROL_UPDATE);
+    } else {
+        publishing_job_over(e);
+    }
 }
 
 static int write_state(struct enrolment *e)
@@ -288,6 +299,7 @@ static void not_built(struct enrolment *e, const struct enrol_result *result)
     e->client = NULL;
     e->verify_wanted = false;
     e->state = ENROLMENT_FAILED;
+    publishing_end(e);
     e->adopted = false;
     e->daemon->adopting--;
     daemon_maybe_announce(e->daemon);
@@ -304,6 +316,7 @@ static void not_renewed(struct enrolment *e, const struct enrol_result *result)
     e->verify_wanted = false;
     client_refuse(client, "failed", "%s", e->failure);
     e->state = ENROLMENT_FAILED;
+    publishing_end(e);
     capture_sockets_close(&e->sockets);
     notify_forget(e->record.id);
     list_remove(&e->unsent_link);
@@ -376,8 +389,22 @@ static void take_more_sockets(struct enrolment *e, struct capture_sockets *more)
     bool some = more->udp[0] >= 0 || more->raw[0] >= 0;
     capture_sockets_join(&e->sockets, more);
     capture_sockets_close(more);
-    if (some && e->told)
+    if (some && e->told) {
+        e->retell = true;
         enrolment_tell(e);
+    }
+}
+
+static void opened(struct enrolment *e, const struct enrol_result *result, struct capture_sockets *door)
+{
+    publishing_take_door(e, result, door);
+    if (result->code && e->coming) {
+        snprintf(e->failure, sizeof(e->failure), "%s", result->text);
+        e->outcome = result->code;
+        leave(e, true);
+        return;
+    }
+    update_if_wanted(e);
 }
 
 void enrolment_job_done(struct enrolment *e, const struct enrol_result *result, struct capture_sockets *sockets)
@@ -385,9 +412,9 @@ void enrolment_job_done(struct enrolment *e, const struct enrol_result *result, 
     e->has_job = false;
     if (e->job == ENROL_BUILD && e->state == ENROLMENT_BUILDING)
         e->sockets = *sockets;
-    else if (e->state == ENROLMENT_SERVED)
+    else if (e->state == ENROLMENT_SERVED && e->job != ENROL_DOOR)
         take_more_sockets(e, sockets);
-    else
+    else if (e->job != ENROL_DOOR || e->state == ENROLMENT_LEAVING)
         capture_sockets_close(sockets);
     if (e->state == ENROLMENT_LEAVING) {
         if (e->job == ENROL_REMOVE && result->code)
@@ -399,6 +426,8 @@ void enrolment_job_done(struct enrolment *e, const struct enrol_result *result, 
         built(e, result);
     else if (e->job == ENROL_BUILD)
         not_built(e, result);
+    else if (e->job == ENROL_DOOR)
+        opened(e, result, sockets);
     else if (e->job == ENROL_VERIFY)
         verified(e, result);
     else
@@ -463,10 +492,16 @@ struct enrolment *enrolment_create_shared(struct daemon *d, const struct state_r
 void enrolment_start(struct daemon *d, const struct state_record *record, int netns, int pidfd, struct client *client)
 {
     struct enrolment *e = create(d, record, netns, pidfd);
+    struct error err;
     if (!e || watch_process(e) < 0) {
         client_refuse(client, "failed", "out of memory");
         if (e)
             enrolment_destroy(e);
+        return;
+    }
+    if (publishing_begin(e, false, &err) < 0) {
+        client_refuse(client, "refused", "%s: %s", record->id, err.text);
+        enrolment_destroy(e);
         return;
     }
     e->record.since = (int64_t)time(NULL);
@@ -529,6 +564,8 @@ void enrolment_adopt(const struct state_record *record, void *daemon)
     }
     e->adopted = true;
     d->adopting++;
+    if (publishing_begin(e, true, &err) < 0)
+        log_error("%s: %s", record->id, err.text);
     if (*e->record.path)
         vanish_expect(d);
     if (!record->past.plan || !inherited_take_sockets(&d->inherited, record->id, &record->past, &e->sockets)) {
@@ -550,14 +587,26 @@ void enrolment_tell(struct enrolment *e)
     daemon_feed(e->daemon);
 }
 
-int enrolment_send(struct enrolment *e, int channel)
+/* What the worker is to know next: that it goes, its sockets, or what it publishes. */
+static int send_next(struct enrolment *e, int channel, uint32_t serial)
 {
-    uint32_t serial = daemon_next_serial(e->daemon);
     const struct channel_container who = {
         .id = e->record.id, .name = e->record.name, .image = e->record.image, .policy = e->record.policy,
         .pod = e->record.pod, .pod_namespace = e->record.pod_namespace};
-    int r = e->state == ENROLMENT_LEAVING || e->state == ENROLMENT_FAILED ? channel_send_withdraw(channel, serial, e->record.id)
-                                          : channel_send_container(channel, serial, &who, &e->sockets);
+    if (e->state == ENROLMENT_LEAVING || e->state == ENROLMENT_FAILED)
+        return channel_send_withdraw(channel, serial, e->record.id);
+    if (e->told && !e->retell && publishing_is_next(e))
+        return publishing_send(e, channel, serial);
+    int r = channel_send_container(channel, serial, &who, &e->sockets);
+    if (r == 0)
+        e->retell = false;
+    return r;
+}
+
+int enrolment_send(struct enrolment *e, int channel)
+{
+    uint32_t serial = daemon_next_serial(e->daemon);
+    int r = send_next(e, channel, serial);
     if (r == 0) {
         e->serial = serial;
         list_remove(&e->answer_link);
@@ -576,6 +625,8 @@ static void served(struct enrolment *e)
     e->adopted = false;
     if (!e->has_job)
         verify_if_wanted(e);
+    if (!publishing_continue(e) && e->coming)
+        return; /* not yet all that was wanted; this is called again */
     if (e->coming)
         e->client = NULL;
     e->coming = false;
@@ -604,8 +655,11 @@ void enrolment_answered(struct enrolment *e, int code)
     } else if (e->state == ENROLMENT_FAILED) {
         e->told = false;
     } else if (code == 0) {
+        publishing_answered(e);
         e->told = true;
         served(e);
+        if (e->retell && list_empty(&e->unsent_link))
+            enrolment_tell(e);
     } else {
         snprintf(e->failure, sizeof(e->failure), "the worker cannot serve it: %s", strerror(code));
         log_error("%s: %s", e->record.id, e->failure);
@@ -618,6 +672,8 @@ void enrolment_worker_died(struct enrolment *e)
 {
     e->told = false;
     e->serial = 0;
+    e->retell = false;
+    publishing_worker_died(e);
     list_remove(&e->answer_link);
     if (e->state == ENROLMENT_LEAVING) {
         list_remove(&e->unsent_link);
@@ -719,6 +775,7 @@ static void leave(struct enrolment *e, bool remove_rules)
     list_remove(&e->netns_link);
     state_remove(d->state, e->record.id);
     notify_forget(e->record.id);
+    publishing_end(e);
     if (remove_rules && e->netns < 0 && e->sockets.tcp[0] >= 0)
         e->netns = namespace_of_socket(e->sockets.tcp[0], &err);
     e->remove_wanted = remove_rules && e->netns >= 0;

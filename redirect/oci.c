@@ -44,6 +44,14 @@ static int take_policy(const json_t *annotations, struct oci_state *state, struc
         return error_set(err, EINVAL, "the annotation " OCI_POLICY_ANNOTATION " is no name of a policy");
     if (*capture && strcmp(capture, "sealed") && strcmp(capture, "attached"))
         return error_set(err, EINVAL, "the annotation " OCI_CAPTURE_ANNOTATION " is \"%s\": write sealed or attached", capture);
+    const char *publish = annotation(annotations, OCI_PUBLISH_ANNOTATION);
+    struct publish_port ports[PUBLISH_MAX];
+    size_t port_count;
+    if (!state_text_valid(publish, sizeof(record->publish)))
+        return error_set(err, EINVAL, "the annotation " OCI_PUBLISH_ANNOTATION " is too long, or holds control characters");
+    if (publish_parse(publish, ports, &port_count, err) < 0)
+        return error_prefix(err, "the annotation " OCI_PUBLISH_ANNOTATION);
+    strcpy(record->publish, publish);
     record->attached = !strcmp(capture, "attached");
     state->names_policy = *policy != 0;
     state->names_capture = *capture != 0;
@@ -156,6 +164,7 @@ int oci_config_add_hooks(json_t *config, const char *program, const char *contro
     annotate(annotations, OCI_CAPTURE_ANNOTATION, from_environment(config, OCI_CAPTURE_VARIABLE),
              defaults->attached ? "attached" : NULL);
     annotate(annotations, OCI_NAME_ANNOTATION, from_environment(config, OCI_NAME_VARIABLE), NULL);
+    annotate(annotations, OCI_PUBLISH_ANNOTATION, from_environment(config, OCI_PUBLISH_VARIABLE), NULL);
     const char *hostname = json_string_value(json_object_get(config, "hostname"));
     annotate(annotations, OCI_NAME_ANNOTATION, NULL, hostname && *hostname ? hostname : NULL);
     for (size_t i = 0; i < sizeof(stages) / sizeof(*stages); i++) {

@@ -12,10 +12,12 @@
 #define OCI_POLICY_ANNOTATION "sallyport.policy"   /* the value "assign": by the assign rules */
 #define OCI_CAPTURE_ANNOTATION "sallyport.capture" /* "sealed" (as without) or "attached" */
 #define OCI_NAME_ANNOTATION "sallyport.name"
+#define OCI_PUBLISH_ANNOTATION "sallyport.publish" /* as publish_parse() takes it */
 /* The same from the environment of a container's process, for engines that pass no annotations. */
 #define OCI_POLICY_VARIABLE "SALLYPORT_POLICY"
 #define OCI_CAPTURE_VARIABLE "SALLYPORT_CAPTURE"
 #define OCI_NAME_VARIABLE "SALLYPORT_NAME"
+#define OCI_PUBLISH_VARIABLE "SALLYPORT_PUBLISH"
 #define OCI_STATE_MAX (1u << 20)
 #define OCI_CONFIG_MAX (16u << 20)
 

@@ -62,7 +62,7 @@ void sharing_join(struct enrolment *first, const struct state_record *record, in
                   struct client *client)
 {
     struct error err;
-    const char *differs = difference(first, record);
+    const char *differs = *record->publish ? "ports to be published, which only the first can" : difference(first, record);
     if (first->state == ENROLMENT_FAILED) {
         client_refuse(client, "failed", "%s, whose network namespace %s shares, is not captured: %s",
                       first->record.id, record->id, first->failure);

@@ -88,6 +88,7 @@ char *state_format(const struct state_record *r, const char *boot)
     put_more(root, "pod", r->pod);
     put_more(root, "pod_namespace", r->pod_namespace);
     put_more(root, "attachment", r->attachment);
+    put_more(root, "publish", r->publish);
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_ENSURE_ASCII) : NULL;
     json_decref(root);
     return text;
@@ -105,16 +106,16 @@ int state_parse(const char *text, size_t length, const char *boot, struct state_
 {
     json_error_t why;
     int version, attached, pid;
-    const char *of_boot, *id, *name, *image, *policy, *path, *pod = "", *pod_namespace = "", *attachment = "";
+    const char *of_boot, *id, *name, *image, *policy, *path, *pod = "", *pod_namespace = "", *attachment = "", *publish = "";
     json_int_t start_time, device, inode, since;
     struct state_record r = {0};
     json_t *past = NULL, *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
     if (!root || json_unpack_ex(root, &why, 0,
-                                "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s?o, s?s, s?s, s?s}",
+                                "{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:b, s:i, s:I, s:I, s:I, s:I, s?o, s?s, s?s, s?s, s?s}",
                                 "version", &version, "boot", &of_boot, "id", &id, "name", &name, "image", &image, "policy",
                                 &policy, "path", &path, "attached", &attached, "pid", &pid, "start_time", &start_time,
                                 "netns_device", &device, "netns_inode", &inode, "since", &since, "past", &past, "pod", &pod,
-                                "pod_namespace", &pod_namespace, "attachment", &attachment) < 0) {
+                                "pod_namespace", &pod_namespace, "attachment", &attachment, "publish", &publish) < 0) {
         json_decref(root);
         return error_set(err, EINVAL, "%s", why.text);
     }
@@ -122,7 +123,8 @@ int state_parse(const char *text, size_t length, const char *boot, struct state_
                  take_text(name, r.name, sizeof(r.name)) && take_text(image, r.image, sizeof(r.image)) &&
                  take_text(policy, r.policy, sizeof(r.policy)) && take_text(path, r.path, sizeof(r.path)) &&
                  take_text(pod, r.pod, sizeof(r.pod)) && take_text(pod_namespace, r.pod_namespace, sizeof(r.pod_namespace)) &&
-                 take_text(attachment, r.attachment, sizeof(r.attachment)) && pid >= 0 &&
+                 take_text(attachment, r.attachment, sizeof(r.attachment)) &&
+                 take_text(publish, r.publish, sizeof(r.publish)) && pid >= 0 &&
                  (pid > 0 || path[0] == '/');
     bool stale = strcmp(of_boot, boot) != 0;
     parse_past(past, &r.past);

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "redirect/channel.h"
 #include "redirect/identity.h"
+#include "redirect/publish.h"
 
 #define STATE_PATH_MAX 1024
 
@@ -20,6 +21,7 @@ struct state_record {
     char path[STATE_PATH_MAX];    /* of the namespace, when it was enrolled by path; else "" */
     char pod[CHANNEL_IMAGE_MAX], pod_namespace[CHANNEL_ID_MAX]; /* of Kubernetes; "": none */
     char attachment[CHANNEL_ID_MAX]; /* of CNI: NETWORK/INTERFACE that it was enrolled with; else "" */
+    char publish[PUBLISH_TEXT_MAX]; /* ports of the host that lead in, as publish_parse() takes them */
     bool attached;
     pid_t pid;                    /* 0: enrolled by path */
     uint64_t start_time;          /* of the process */

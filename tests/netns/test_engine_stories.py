@@ -88,6 +88,27 @@ def test_podman_ssh_and_dns_from_inside(gateway, podman):
     assert done.stdout.split() == ["in", address("allowed.example", 4), address("allowed.example", 6)], done
 
 
+GREETER = "import socket; s = socket.create_server(('', 80)); print('up', flush=True)\nwhile True: s.accept()[0].sendall(b'hi there')"
+CALLER = "import socket; s = socket.create_connection(('127.0.0.1', 8080), timeout=5); print(s.recv(99).decode())"
+
+
+def call(gateway):
+    return gateway.lab.host.run("/usr/bin/python3", "-c", CALLER, capture_output=True, check=False).stdout
+
+
+def test_podman_a_published_port(gateway, podman):
+    server = podman.start(["/usr/bin/python3", "-c", GREETER], "--name", "web", "--annotation", "sallyport.publish=8080:80")
+    assert server.stdout.readline() == "up\n", server.communicate()
+    assert call(gateway) == "hi there\n"
+    done = podman.run(["echo", "it ran"], "--annotation", "sallyport.publish=8080:80")
+    assert done.returncode == 126 and "127.0.0.1:8080 is in use" in done.stderr and "it ran" not in done.stdout, done
+    done = podman.run(["echo", "it ran"], "--annotation", "sallyport.publish=eighty")
+    assert done.returncode == 126 and "write [ADDRESS:]PORT:PORT" in done.stderr, done
+    podman.podman("kill", "web")
+    server.communicate(timeout=20)
+    wait_until(lambda: call(gateway) == "", "the end of the port")
+
+
 # --- Docker ----------------------------------------------------------------------------------------------------------
 
 def test_docker_configure_keeps_the_rest_of_the_file(gateway, docker):
@@ -159,6 +180,17 @@ def test_docker_many_at_once_then_restart_kill_and_remove(gateway, docker):
     assert docker.docker("rm", "-f", *names).returncode == 0
     wait_until(lambda: gateway.told("ps") == [], "the withdrawal of all")
     wait_until(lambda: left(gateway) == before, f"nothing left: {before}, {left(gateway)}", 5)
+
+
+def test_docker_a_published_port_follows_a_restart(gateway, docker):
+    done = docker.docker("run", "-d", "--name", "web", "--runtime", "sallyport", "--network", "none", "-e", "SALLYPORT_POLICY=agents", "-e",
+                         "SALLYPORT_PUBLISH=8080:80", *docker.options(), "story", "/usr/bin/python3", "-c", GREETER)
+    assert done.returncode == 0, done
+    wait_until(lambda: call(gateway) == "hi there\n", "the server")
+    assert docker.docker("restart", "-t", "0", "web").returncode == 0
+    wait_until(lambda: call(gateway) == "hi there\n", "the server again")
+    assert docker.docker("rm", "-f", "web").returncode == 0
+    wait_until(lambda: call(gateway) == "", "the end of the port")
 
 
 def test_docker_root_with_net_admin_inside_cannot_open_it(gateway, docker):
