@@ -24,9 +24,9 @@
  *     chain tproxy     { type filter hook prerouting priority -150;  iifname IF jump tproxy-NET }
  *     chain output     { type filter hook output priority -290;      meta mark REPLY notrack }
  *     chain untrack-NET { tcp dport 53 return   fib daddr type local return   tcp dport @ports-NET notrack }
- *     chain tproxy-NET { the same returns;      tcp dport @ports-NET meta mark set MARK tproxy to LOOPBACK:P accept }
+ *     chain tproxy-NET { the same returns;      tcp dport @ports-NET tproxy to LOOPBACK:P meta mark set MARK accept }
  *
- * A routing rule sends what has MARK to lo. The listener's sockets have the mark REPLY, so that nobody tracks their answers.
+ * A routing rule sends what has MARK to lo; without a listener nothing has, and is refused in the forward chain. The listener's sockets have the mark REPLY, so that nobody tracks their answers.
  * What is for the host's own addresses stays out of it: answers to the host are tracked.
  *
  * This is the host's own namespace, so every base chain accepts, and all that drops is behind a match for a captured
@@ -234,8 +234,9 @@ static void put_tproxy(struct nft_batch *b, const struct network_rules *rules)
         nft_match_family(b, families[i]);
         nft_match_protocol(b, IPPROTO_TCP);
         nft_match_port_set(b, ports.text);
-        nft_set_mark(b, NETWORK_MARK);
         nft_tproxy(b, families[i], rules->tcp[i]);
+        nft_set_mark(b, NETWORK_MARK);
+        nft_verdict(b, NF_ACCEPT);
         nft_rule_done(b, "capturing TCP ports");
     }
 }

@@ -445,7 +445,6 @@ void nft_tproxy(struct nft_batch *b, int family, uint16_t port)
     nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_FAMILY, family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6);
     nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_REG_ADDR, NFT_REG_1);
     nftnl_expr_set_u32(proxy, NFTNL_EXPR_TPROXY_REG_PORT, NFT_REG_2);
-    nft_verdict(b, NF_ACCEPT);
 }
 
 void nft_untrack(struct nft_batch *b)

@@ -100,7 +100,8 @@ void nft_set_mark(struct nft_batch *b, uint32_t mark);
 void nft_match_mark(struct nft_batch *b, uint32_t mark);
 /* The packet goes against the direction of its connection's first. */
 void nft_match_reply(struct nft_batch *b);
-/* To the socket of this family at this port of the loopback address, as it is; ends the chain. */
+/* To the socket of this family at this port of the loopback address, as it is. Where there is none, the rule ends here and does not
+ * match; else a verdict is to follow. */
 void nft_tproxy(struct nft_batch *b, int family, uint16_t port);
 void nft_log_as(struct nft_batch *b, uint16_t group, const char *prefix);
 void nft_untrack(struct nft_batch *b);

@@ -180,6 +180,7 @@ static int mark_rule(int fd, uint16_t type, uint16_t flags, int family, uint32_t
     struct fib_rule_hdr *rule = mnl_nlmsg_put_extra_header(request, sizeof(*rule));
     rule->family = (uint8_t)family;
     rule->action = FR_ACT_TO_TBL;
+    mnl_attr_put_u32(request, FRA_PRIORITY, table); /* one of its own: the kernel takes those that it chooses for different rules */
     mnl_attr_put_u32(request, FRA_FWMARK, mark);
     mnl_attr_put_u32(request, FRA_FWMASK, UINT32_MAX);
     mnl_attr_put_u32(request, FRA_TABLE, table);

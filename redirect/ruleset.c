@@ -179,6 +179,7 @@ static void put_caught(struct nft_batch *b, const struct ruleset *ruleset)
         nft_match_family(b, family[i]);
         nft_match_protocol(b, IPPROTO_UDP);
         nft_tproxy(b, family[i], ruleset->udp[i]);
+        nft_verdict(b, NF_ACCEPT);
         nft_rule_done(b, "capturing UDP");
     }
     if (ruleset->nflog_group >= 0) {

@@ -12,11 +12,12 @@ HOST = {4: "172.28.0.1", 6: "2001:db8:28::1"}
 class Bridge:
     """A bridge in the host's namespace, as an engine makes them: forwarding is on, containers have addresses and a default route."""
 
-    ports = 0
+    made = 0
 
     def __init__(self, lab, name="br-lab", subnet=SUBNET, host=HOST):
         self.lab, self.name, self.subnet, self.host = lab, name, subnet, host
         self.containers = []
+        self.ports = []  # removed with the bridge: a closing connection may keep a container's namespace for a while
         self.up = False
 
     def create(self):
@@ -37,8 +38,9 @@ class Bridge:
         made = Container(self.lab)
         number = len(self.containers) + 2
         self.containers.append(made)
-        Bridge.ports += 1  # a name of its own: the link of a container that is gone may linger
-        port = f"port{Bridge.ports}"
+        Bridge.made += 1
+        port = f"port{Bridge.made}"
+        self.ports.append(port)
         made.address = {family: host[:-1] + f"{number:x}" for family, host in self.host.items()}
         host = self.lab.host
         host.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", made.pid)
@@ -59,9 +61,9 @@ class Bridge:
 
     def remove(self):
         """As an engine does at the end; it may be created again."""
-        if self.up:
-            self.lab.host.run("ip", "link", "del", self.name)
-        self.up = False
+        for link in [*self.ports, *([self.name] if self.up else [])]:
+            self.lab.host.run("ip", "link", "del", link, check=False, stderr=-3)
+        self.ports, self.up = [], False
 
     def close(self):
         self.netfilter(True)
