@@ -3,6 +3,7 @@
  * already is left, or brought up to date.
  */
 #include "cli/ask.h"
+#include "cli/cni_bundle.h"
 #include "cli/cni_install.h"
 #include "cli/json_file.h"
 #include "base/fds.h"
@@ -17,13 +18,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sendfile.h>
-#include <sys/stat.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/inotify.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 struct install_options {
     const char *bin, *folder, *list, *policy, *control;
-    bool no_annotations, copy, uninstall, dry_run;
+    bool no_annotations, copy, watch, uninstall, dry_run;
+    bool placed; /* the plugin is there */
 };
 
 enum {
@@ -34,6 +38,7 @@ enum {
     OPTION_CONTROL,
     OPTION_NO_ANNOTATIONS,
     OPTION_COPY,
+    OPTION_WATCH,
     OPTION_UNINSTALL,
     OPTION_DRY_RUN
 };
@@ -47,6 +52,7 @@ static const struct option all_options[] = {
     {"control", required_argument, NULL, OPTION_CONTROL},
     {"no-annotations", no_argument, NULL, OPTION_NO_ANNOTATIONS},
     {"copy", no_argument, NULL, OPTION_COPY},
+    {"watch", no_argument, NULL, OPTION_WATCH},
     {"uninstall", no_argument, NULL, OPTION_UNINSTALL},
     {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
     {0},
@@ -74,6 +80,8 @@ static bool take_option(struct install_options *o, int option)
         return o->no_annotations = true;
     case OPTION_COPY:
         return o->copy = true;
+    case OPTION_WATCH:
+        return o->watch = true;
     case OPTION_UNINSTALL:
         return o->uninstall = true;
     case OPTION_DRY_RUN:
@@ -85,44 +93,33 @@ static bool take_option(struct install_options *o, int option)
 
 /* ---- the program ---- */
 
-static int copy_into(const char *from, const char *to, struct error *err)
+static int link_to(const char *program, const char *plugin, struct error *err)
 {
-    _cleanup_fd_ int source = open(from, O_RDONLY | O_CLOEXEC);
-    _cleanup_fd_ int target = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0755);
-    struct stat status;
-    if (source < 0 || target < 0 || fstat(source, &status) < 0 || fchmod(target, 0755) < 0)
-        return error_errno(err, errno, "cannot write %s", to);
-    for (off_t done = 0; done < status.st_size;) {
-        ssize_t n = sendfile(target, source, NULL, (size_t)(status.st_size - done));
-        if (n <= 0)
-            return error_errno(err, n < 0 ? errno : EIO, "cannot write %s", to);
-        done += n;
-    }
-    return fsync(target) < 0 ? error_errno(err, errno, "cannot write %s", to) : 0;
+    char temporary[PATH_MAX];
+    if ((size_t)snprintf(temporary, sizeof(temporary), "%s.new", plugin) >= sizeof(temporary))
+        return error_set(err, ENAMETOOLONG, "the path of the plugin is too long");
+    unlink(temporary);
+    if (symlink(program, temporary) == 0 && rename(temporary, plugin) == 0)
+        return 0;
+    error_errno(err, errno, "cannot write %s", plugin);
+    unlink(temporary);
+    return -err->code;
 }
 
 static int place_plugin(const struct install_options *o, const char *plugin, struct error *err)
 {
-    char program[PATH_MAX], temporary[PATH_MAX];
+    char program[PATH_MAX];
+    if (o->copy)
+        return cni_bundle_write(plugin, err);
     int r = ask_own_path(program, sizeof(program), err);
-    if (r < 0)
-        return r;
-    if ((size_t)snprintf(temporary, sizeof(temporary), "%s.new", plugin) >= sizeof(temporary))
-        return error_set(err, ENAMETOOLONG, "the path of the plugin is too long");
-    unlink(temporary);
-    r = o->copy                           ? copy_into(program, temporary, err)
-        : symlink(program, temporary) < 0 ? error_errno(err, errno, "cannot write into %s", o->bin)
-                                          : 0;
-    if (r == 0 && rename(temporary, plugin) < 0)
-        r = error_errno(err, errno, "cannot write %s", plugin);
-    if (r < 0)
-        unlink(temporary);
-    return r;
+    return r < 0 ? r : link_to(program, plugin, err);
 }
 
 static int remove_plugin(const char *plugin, struct error *err)
 {
-    return unlink(plugin) < 0 && errno != ENOENT ? error_errno(err, errno, "cannot remove %s", plugin) : 0;
+    if (unlink(plugin) < 0 && errno != ENOENT)
+        return error_errno(err, errno, "cannot remove %s", plugin);
+    return cni_bundle_remove(plugin, err);
 }
 
 /* ---- the list ---- */
@@ -179,18 +176,8 @@ static int edit_list(const struct install_options *o, const char *path, struct e
     return r;
 }
 
-static int install(const struct install_options *o, const char *list, struct error *err)
+static void report(const struct install_options *o, const char *list, bool same)
 {
-    char plugin[PATH_MAX];
-    if ((size_t)snprintf(plugin, sizeof(plugin), "%s/" CNI_PLUGIN_TYPE, o->bin) >= sizeof(plugin))
-        return error_set(err, ENAMETOOLONG, "--bin-dir is too long");
-    /* The plugin is there before a list names it, and goes after. */
-    int r = o->dry_run || o->uninstall ? 0 : place_plugin(o, plugin, err);
-    int same = r < 0 ? r : edit_list(o, list, err);
-    if (same < 0)
-        return same;
-    if (o->uninstall && !o->dry_run && (r = remove_plugin(plugin, err)) < 0)
-        return r;
     if (o->dry_run && same)
         printf("%s would stay as it is\n", list);
     else if (!o->dry_run && o->uninstall)
@@ -198,14 +185,94 @@ static int install(const struct install_options *o, const char *list, struct err
     else if (!o->dry_run)
         printf("the plugin is in %s and %s: pods that start from now on are behind the gateway\n", list,
                o->bin);
+}
+
+static int install(struct install_options *o, const char *list, struct error *err)
+{
+    char plugin[PATH_MAX];
+    bool again = o->placed;
+    if ((size_t)snprintf(plugin, sizeof(plugin), "%s/" CNI_PLUGIN_TYPE, o->bin) >= sizeof(plugin))
+        return error_set(err, ENAMETOOLONG, "--bin-dir is too long");
+    /* The plugin is there before a list names it, and goes after. */
+    int r = o->dry_run || o->uninstall || o->placed ? 0 : place_plugin(o, plugin, err);
+    int same = r < 0 ? r : edit_list(o, list, err);
+    if (same < 0)
+        return same;
+    o->placed = !o->dry_run && !o->uninstall;
+    if (o->uninstall && !o->dry_run && (r = remove_plugin(plugin, err)) < 0)
+        return r;
+    if (!again || !same)
+        report(o, list, same);
     return 0;
+}
+
+static int install_once(struct install_options *o, struct error *err)
+{
+    char *found = NULL;
+    int r = o->list ? 0 : find_list(o->folder, &found, err);
+    if (r == 0)
+        r = install(o, o->list ? o->list : found, err);
+    free(found);
+    return r;
+}
+
+/* ---- watching ----
+ *
+ * The plugin that makes the interfaces writes its list anew when it is upgraded, and then ours is not in it: pods would start past
+ * the gateway. So it is put in again whenever something in the folder changes.
+ */
+
+#define SETTLE_MS 100 /* a list comes in several steps */
+
+static int watch_folder(const struct install_options *o, int *ret_changes, int *ret_signals,
+                        struct error *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    *ret_signals = signalfd(-1, &set, SFD_CLOEXEC);
+    *ret_changes = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (*ret_signals < 0 || *ret_changes < 0 ||
+        inotify_add_watch(*ret_changes, o->folder, IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE | IN_MOVED_FROM) <
+            0)
+        return error_errno(err, errno, "cannot watch %s", o->folder);
+    return 0;
+}
+
+static void forget_changes(int changes)
+{
+    char events[4096];
+    while (read(changes, events, sizeof(events)) > 0)
+        ;
+}
+
+static int keep_installed(struct install_options *o, struct error *err)
+{
+    _cleanup_fd_ int changes = -1;
+    _cleanup_fd_ int signals = -1;
+    int r = watch_folder(o, &changes, &signals, err);
+    if (r < 0)
+        return r;
+    for (;;) {
+        struct pollfd polled[] = {{.fd = signals, .events = POLLIN}, {.fd = changes, .events = POLLIN}};
+        if (install_once(o, err) < 0) /* no list yet, or half of one: the next change may be the rest */
+            fprintf(stderr, "sallyport cni install: %s\n", err->text);
+        fflush(stdout);
+        while (poll(polled, 2, -1) < 0 && errno == EINTR)
+            ;
+        if (polled[0].revents)
+            return 0;
+        while (poll(&polled[1], 1, SETTLE_MS) > 0)
+            forget_changes(changes);
+    }
 }
 
 int cni_install(const struct command *self, int argc, char **argv)
 {
     struct install_options o = {.bin = CNI_BIN_DEFAULT, .folder = CNI_CONFIG_DEFAULT};
     struct error err;
-    char *found = NULL;
     int option;
     opterr = 0;
     optind = 0;
@@ -219,10 +286,11 @@ int cni_install(const struct command *self, int argc, char **argv)
     }
     if (optind != argc)
         return command_misuse(self, "install: \"%s\" is no option", argv[optind]);
-    int r = o.list ? 0 : find_list(o.folder, &found, &err);
-    if (r == 0)
-        r = install(&o, o.list ? o.list : found, &err);
-    free(found);
+    if (o.watch && (o.list || o.uninstall || o.dry_run))
+        return command_misuse(
+            self,
+            "install: --watch is for a folder, and goes with neither --conflist, --uninstall nor --dry-run");
+    int r = o.watch ? keep_installed(&o, &err) : install_once(&o, &err);
     if (r >= 0)
         return EXIT_YES;
     fprintf(stderr, "sallyport cni install: %s\n", err.text);

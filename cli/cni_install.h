@@ -14,7 +14,8 @@
     "  --policy POLICY   of pods that name none; without it the assign rules decide\n" \
     "  --no-annotations  pods cannot name a policy by the annotation sallyport.policy\n" \
     "  --control SOCKET  the gateway's socket; without it the usual one\n" \
-    "  --copy            copies the program instead of linking it\n" \
+    "  --copy            copies the program and its libraries instead of linking to it: for the folder of a host, from a container\n" \
+    "  --watch           stays, and adds it again whenever the folder of networks changes\n" \
     "  --uninstall       takes all of that back\n" \
     "  --dry-run         prints what the file would be, and writes nothing\n"
 

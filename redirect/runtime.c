@@ -137,6 +137,8 @@ static const char *policy_target(struct daemon *d, const char *name, struct erro
 static const char *container_target(struct daemon *d, const char *name, struct error *err)
 {
     const struct enrolment *e = enrolment_find_named(d, name);
+    if (e && e->state == ENROLMENT_SHARED) /* what it reaches is decided by the one that is captured */
+        e = enrolment_find_namespace(d, &e->record.netns);
     if (e)
         return strcmp(e->record.name, name) ? e->record.id : e->record.name;
     if (overrides_find(config_overrides(d->snapshot), false, name))

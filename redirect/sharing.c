@@ -48,14 +48,16 @@ static void joined(struct enrolment *e, const struct enrolment *first)
                                     "shares", first->record.id));
 }
 
-/* NULL when they can share, else why not. */
+/* NULL when they can share, else why not. By the file: what was changed at run time is the namespace's, whoever comes. */
 static const char *difference(const struct enrolment *first, const struct state_record *record)
 {
-    const struct acl_policy *policy =
-        config_policy_for(first->daemon->snapshot, record->policy, record->name);
-    if (record->attached != first->record.attached)
+    const struct config_snapshot *snapshot = first->daemon->snapshot;
+    const struct state_record *there = &first->record;
+    if (record->attached != there->attached)
         return "another capture (sealed or attached)";
-    return policy == enrolment_policy(first) ? NULL : "another policy";
+    if (config_policy_for(snapshot, record->policy, record->name) != config_policy_for(snapshot, there->policy, there->name))
+        return "another policy";
+    return NULL;
 }
 
 void sharing_join(struct enrolment *first, const struct state_record *record, int pidfd,

@@ -33,7 +33,7 @@ class Podman:
     """podman with storage of its own; the hook is ours."""
 
     def __init__(self, gateway, folder):
-        self.gateway, self.folder, self.hooks = gateway, folder, folder / "hooks"
+        self.gateway, self.folder, self.hooks, self.more_environment = gateway, folder, folder / "hooks", {}
         self.namespace = Namespace()  # its bridges and its iptables rules stay there
         self.namespace.run("ip", "link", "set", "lo", "up")
         self.configure()
@@ -53,8 +53,12 @@ class Podman:
         return subprocess.run(list(map(str, self.namespace.enter([*self.base, *arguments]))), capture_output=True, text=True, timeout=60,
                               env=self.environment(), **options)
 
+    def share_mounts(self):
+        """In our mount namespace, as on a host: what it leaves mounted is unmounted by close()."""
+        self.base = self.base[2:]
+
     def environment(self):
-        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder)}
+        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder), **self.more_environment}
 
     def options(self, policy="agents"):
         """What every container needs here."""
@@ -75,7 +79,8 @@ class Podman:
 
     def close(self):
         self.podman("rm", "-af", "-t", "0")
-        self.podman("pod", "rm", "-af", "-t", "0")
+        if self.base[0] == "podman":
+            subprocess.run(["umount", "-R", "-l", str(self.folder / "storage/overlay")], stderr=subprocess.DEVNULL)
         self.namespace.close()
 
 

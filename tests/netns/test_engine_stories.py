@@ -88,6 +88,34 @@ def test_podman_ssh_and_dns_from_inside(gateway, podman):
     assert done.stdout.split() == ["in", address("allowed.example", 4), address("allowed.example", 6)], done
 
 
+def test_podman_by_cni(gateway, podman):
+    """A real runtime calls the plugin: a network of podman's, with ours behind bridge, and no hook."""
+    bridge = {"type": "bridge", "bridge": "cni-own", "isGateway": True, "ipMasq": True,
+              "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}], "ranges": [[{"subnet": "198.19.4.0/24"}]]}}
+    networks, plugins = podman.folder / "networks", podman.folder / "plugins"
+    (networks / "own.conflist").write_text(json.dumps({"cniVersion": "0.4.0", "name": "own", "plugins": [bridge]}))
+    plugins.mkdir()
+    done = subprocess.run([str(gateway.lab.binary), "cni", "install", "--bin-dir", plugins, "--conf-dir", networks, "--policy", "agents",
+                           "--control", gateway.control], capture_output=True, text=True)
+    assert done.returncode == 0, done
+    folders = ["/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin", str(plugins)]
+    (podman.folder / "containers.conf").write_text(f"[network]\ncni_plugin_dirs = {json.dumps(folders)}\n")
+    podman.more_environment = {"CONTAINERS_CONF": str(podman.folder / "containers.conf")}
+    done = podman.run(["echo", "it ran"], network="own", policy=None)  # in a mount namespace of its own
+    assert done.returncode and "it ran" not in done.stdout and "does not find that namespace" in done.stderr, done
+    podman.share_mounts()
+    host = address("denied.example")
+    done = podman.run(["sh", "-c", f"curl -sS --max-time 10 https://allowed.example/; {DENIED.format(host)}"], "--name", "by-cni",
+                      network="own", policy=None)
+    lines = done.stdout.splitlines()
+    assert lines and lines[0].startswith("allowed.example at") and lines[1:] == ["35"], done
+    gateway.await_event(lambda events: events.where(container_name="by-cni"))
+    wait_until(lambda: gateway.told("ps") == [], "the withdrawal")
+    gateway.kill()
+    done = podman.run(["echo", "it ran"], network="own", policy=None)
+    assert done.returncode and "it ran" not in done.stdout and "no gateway answers" in done.stderr, done
+
+
 GREETER = "import socket; s = socket.create_server(('', 80)); print('up', flush=True)\nwhile True: s.accept()[0].sendall(b'hi there')"
 CALLER = "import socket; s = socket.create_connection(('127.0.0.1', 8080), timeout=5); print(s.recv(99).decode())"
 

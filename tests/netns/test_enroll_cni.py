@@ -279,11 +279,57 @@ def test_install_is_idempotent_keeps_the_rest_and_can_be_taken_back(runtime):
     changed = json.loads(runtime.list.read_text())
     assert changed["plugins"][1] == {"type": "sallyport", "policy": "agents", "control": str(runtime.gateway.control)}
     assert changed["plugins"][0] == whole["plugins"][0] and runtime.list.stat().st_mode & 0o777 == 0o640
-    assert plugin.is_file() and not plugin.is_symlink()
+    assert plugin.is_file() and not plugin.is_symlink() and (runtime.bin / "sallyport.d").is_dir()
     assert runtime.install("--uninstall").returncode == 0
     assert [one["type"] for one in json.loads(runtime.list.read_text())["plugins"]] == ["bridge"] and not plugin.exists()
+    assert not (runtime.bin / "sallyport.d").exists()
     assert runtime.install("--uninstall").returncode == 0
     assert sorted(os.listdir(runtime.folder)) == ["10-podnet.conflist"]
+
+
+def test_a_copy_needs_nothing_of_the_host(gateway, runtime, pod):
+    """As a container puts it into the host's folder: the host's own libraries are hidden here."""
+    if b"libasan" in subprocess.run(["ldd", str(gateway.lab.binary)], capture_output=True).stdout:
+        pytest.skip("a sanitized program wants its library first")
+    assert runtime.install("--copy", "--policy", "agents").returncode == 0
+    needed = subprocess.run(["ldd", str(gateway.lab.binary)], capture_output=True, text=True).stdout
+    hidden = [word for word in needed.split() if word.startswith("/") and "libc.so" not in word and "/ld-" not in word]
+    assert len(hidden) > 5
+    story = "".join(f"mount --bind /dev/null {path} && " for path in hidden) + f"exec {runtime.bin}/sallyport"
+    made = runtime.call("ADD", pod, plugin="bridge")
+    config = json.loads(runtime.list.read_text())["plugins"][-1] | {"cniVersion": "1.0.0", "name": "podnet",
+                                                                   "prevResult": json.loads(made.stdout)}
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CNI_COMMAND": "ADD", "CNI_CONTAINERID": pod.id, "CNI_IFNAME": "eth0",
+                   "CNI_NETNS": str(pod.path), "CNI_PATH": str(runtime.bin)}
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", story], input=json.dumps(config), text=True, capture_output=True,
+                          env=environment)
+    assert done.returncode == 0 and json.loads(done.stdout)["ips"], done
+    assert [one["id"] for one in gateway.told("ps")] == [pod.id]
+
+
+def test_a_watched_list_keeps_its_plugin(runtime):
+    """The network's own plugin is upgraded, and writes its list anew; another network comes before it."""
+    installed = json.loads(runtime.list.read_text())
+    watching = subprocess.Popen([str(runtime.gateway.lab.binary), "cni", "install", "--watch", "--bin-dir", str(runtime.bin),
+                                 "--conf-dir", str(runtime.folder), "--control", str(runtime.gateway.control)],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert "is in" in watching.stdout.readline()
+        for _ in range(3):
+            new = runtime.folder / "new"
+            new.write_text(json.dumps({**installed, "plugins": installed["plugins"][:1]}))
+            new.rename(runtime.list)
+            assert "is in" in watching.stdout.readline()
+            assert json.loads(runtime.list.read_text()) == installed
+        (runtime.folder / "05-first.conflist").write_text(runtime.list.read_text().replace("podnet", "first").replace(
+            '"type": "sallyport"', '"type": "tuning"'))
+        assert "05-first" in watching.stdout.readline()
+        watching.terminate()
+        assert watching.wait(10) == 0
+    finally:
+        watching.kill()
+    done = runtime.install("--watch", "--dry-run")
+    assert done.returncode == 2 and "--watch" in done.stderr
 
 
 @pytest.mark.parametrize("text, hint", [

@@ -60,6 +60,17 @@ def test_it_must_want_the_same(gateway, pair, options, hint):
     assert states(gateway) == {"box-1": "served"}
 
 
+def test_what_is_allowed_at_run_time_is_for_both(gateway, pair):
+    first, second = pair
+    gateway.told("allow", "box-1", "denied.example")
+    assert enroll(gateway, second).returncode == 0  # the file says the same of both
+    assert first.curl("https://denied.example/").returncode == 0
+    gateway.told("allow", "--remove", "second", "denied.example")
+    assert first.curl("https://denied.example/").returncode == 6
+    gateway.told("allow", "second", "denied.example")
+    assert first.curl("https://denied.example/").returncode == 0
+
+
 def test_the_first_one_ends_and_the_second_is_served_on(gateway, pair):
     first, second = pair
     assert enroll(gateway, second).returncode == 0
