@@ -389,7 +389,10 @@ static void take_more_sockets(struct enrolment *e, struct capture_sockets *more)
     bool some = more->udp[0] >= 0 || more->raw[0] >= 0;
     capture_sockets_join(&e->sockets, more);
     capture_sockets_close(more);
-    if (some && e->told) {
+    if (!some)
+        return;
+    keep_sockets(e);
+    if (e->told) {
         e->retell = true;
         enrolment_tell(e);
     }
