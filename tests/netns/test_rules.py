@@ -130,3 +130,25 @@ def test_a_policy_that_only_records(lab):
     # The guard is no rule: it holds in every mode.
     run = lab.exec([*CURL, *past_dns("metadata.example", "169.254.169.254", port=80), "http://metadata.example/"], config=policy)
     assert run.audit.reasons() == {"destination_guarded"}
+
+
+@pytest.mark.parametrize("rule", [":7002", "*:7002", "*:*", ":7000-7010", "tcp://end.example:*", "tcp://end.example:7000-7002", "tcp://*:7002",
+                                  "tcp://*.example:7002", "198.18.7.1:*", "198.18.7.1", "tcp://198.18.7.1:7002", "0.0.0.0/0:7002"])
+def test_forms_of_ports(lab, rule):
+    """However it is written: that port opens, and another one only where the rule holds it."""
+    talk = [*lab.client, "reset-by-client", FINISHED]
+    run = lab.exec([*talk, "7002"], allow=[rule, "end.example"]).ok()
+    assert run.out == "welcome\n" and run.audit.allowed()[0]["destination.port"] == 7002
+    every = rule.endswith("*") or rule == "198.18.7.1"
+    run = lab.exec([*lab.client, "connect", FINISHED, "7011"], allow=[rule, "end.example"]).ok()
+    assert bool(run.audit.where(event_action="packet-denied")) != every
+
+
+@pytest.mark.parametrize("rule", ["[2001:db8:5a11::7:0]/112:7000-7010", "2001:db8:5a11::7:1", "[2001:db8:5a11::7:1]:7002", "[::]/0:7002",
+                                  "tcp://[2001:db8:5a11::]/48:*", "*:7002"])
+def test_forms_of_ports_over_ipv6(lab, rule):
+    place = address(FINISHED, 6)
+    assert lab.exec([*lab.client, "reset-by-client", place, "7002"], allow=[rule]).ok().out == "welcome\n"
+    uplink = lab.capture()
+    run = lab.exec([*lab.client, "reset-by-client", address(FINISHED, 4), "7002"], allow=[rule])
+    assert (run.status == 0) == (rule == "*:7002") == bool(uplink.packets())
