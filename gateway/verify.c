@@ -2,6 +2,7 @@
 
 #include "base/fds.h"
 #include "gateway/outbound.h"
+#include "gateway/worker_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -63,7 +64,10 @@ struct verifier {
     struct poller *poller;
     struct config_snapshot *const *snapshot;
     struct authorities *authorities;
-    struct deadline_queue timeouts;
+    struct deadline_queue timeouts, paces;
+    struct deadline pace; /* waits while VERIFY_PER_SECOND is used up */
+    struct rate rate;
+    unsigned timers; /* not yet closed, at the end */
     struct list running, waiting;
     unsigned running_count, waiting_count;
     struct known *known;
@@ -289,9 +293,18 @@ static void check_run(struct check *c)
 static void run_next(struct verifier *v)
 {
     while (v->running_count < VERIFY_PARALLEL && !list_empty(&v->waiting)) {
+        if (!rate_take(&v->rate, VERIFY_PER_SECOND, uv_now(v->loop))) {
+            deadline_start(&v->paces, &v->pace);
+            return;
+        }
         v->waiting_count--;
         check_run(list_entry(v->waiting.next, struct check, link));
     }
+}
+
+static void on_pace(struct deadline *deadline)
+{
+    run_next(list_entry(deadline, struct verifier, pace));
 }
 
 static struct check *check_find(struct list *checks, const struct key *key)
@@ -375,7 +388,9 @@ struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller, struct 
     list_init(&v->running);
     list_init(&v->waiting);
     list_init(&v->ages);
+    deadline_init(&v->pace);
     deadline_queue_init(&v->timeouts, loop, VERIFY_TIMEOUT_MS, on_timeout);
+    deadline_queue_init(&v->paces, loop, VERIFY_PACE_MS, on_pace);
     return v;
 }
 
@@ -386,7 +401,9 @@ void verifier_reset(struct verifier *v)
 
 static void on_closed(uv_handle_t *timer)
 {
-    free(timer->data);
+    struct verifier *v = timer->data;
+    if (--v->timers == 0)
+        free(v);
 }
 
 void verifier_destroy(struct verifier *v)
@@ -398,6 +415,9 @@ void verifier_destroy(struct verifier *v)
     while (!list_empty(&v->waiting))
         check_free(list_entry(v->waiting.next, struct check, link));
     forget_all(v);
-    v->timeouts.timer.data = v;
+    deadline_stop(&v->pace);
+    v->timers = 2;
+    v->timeouts.timer.data = v->paces.timer.data = v;
     uv_close((uv_handle_t *)&v->timeouts.timer, on_closed);
+    uv_close((uv_handle_t *)&v->paces.timer, on_closed);
 }

@@ -4,8 +4,9 @@
  *
  * Many flows to one origin cost one connection: results are kept, good ones for an hour or until the
  * certificate expires, bad ones for a minute, and those that say nothing of the certificate (nobody answered)
- * for ten seconds. At most VERIFY_PARALLEL connections are under way, the next wait their turn; each ends
- * within VERIFY_TIMEOUT_MS, so a slow origin stalls nobody.
+ * for ten seconds. At most VERIFY_PARALLEL connections are under way, and VERIFY_PER_SECOND begin in a second,
+ * for a client could name an address to knock at with each flow; the next wait their turn. Each ends within
+ * VERIFY_TIMEOUT_MS, so a slow origin stalls nobody.
  *
  * Authorities are those of authorities.h.
  */
@@ -19,6 +20,8 @@
 #include "gateway/poller.h"
 
 #define VERIFY_PARALLEL 32
+#define VERIFY_PER_SECOND 100
+#define VERIFY_PACE_MS 20 /* when to look again, once they are used up */
 #define VERIFY_WAITING_MAX 1024
 #define VERIFY_KEPT_MAX 4096
 #define VERIFY_TIMEOUT_MS 5000
