@@ -115,6 +115,25 @@ def test_a_slow_origin_stalls_nobody(lab):
     assert denial["sallyport.detail"] == "the origin took too long to be verified"
 
 
+def test_a_dead_origin_proves_nothing(lab):
+    """Nobody answers at the claimed address: redialled, or denied, when the time for the proof is over."""
+    claimed = past_dns("allowed.example", "198.18.66.1")
+    run = lab.exec([*CURL, *claimed, "https://allowed.example/"], config=policy(lab, "allowed.example", verify="fallback")).ok()
+    assert run.out.startswith("allowed.example at 198.18.1.1") and run.audit.allowed()[0]["sallyport.binding"] == "redialled"
+    run = lab.exec([*CURL, *claimed, "https://allowed.example/"],
+                   config=policy(lab, "allowed.example", verify="fallback", bind="strict"))
+    assert run.audit.reasons() == {"destination_unbound"}
+    assert run.audit.denied()[0]["sallyport.certificate"] == "the origin took too long to be verified"
+
+
+def test_an_address_where_nobody_speaks_tls_proves_nothing(lab):
+    """ssh answers there: the flow of an allowed name is not led to it."""
+    run = lab.exec([*CURL, "--resolve", "allowed.example:22:198.18.4.1", "https://allowed.example:22/"],
+                   config=policy(lab, "https://allowed.example:22", verify="fallback", bind="strict"))
+    assert run.audit.reasons() == {"destination_unbound"}
+    assert run.audit.denied()[0]["sallyport.certificate"] == "the origin does not finish a TLS handshake"
+
+
 def test_audit_mode_lets_the_unproven_through(lab):
     config = lab.config("version: 1\npolicies: {story: {allow: [expired.example], verify_origin: always, mode: audit}}\n")
     run = lab.exec([*CURL, "-k", "https://expired.example/"], config=config).ok()
