@@ -4,6 +4,7 @@ Captured networks in the lab: containers behind the host, which would route thei
     container ══ bridge (or a link of its own) ══ "host" ═══ uplink ═══ "internet", which knows the way back
 """
 from daemon import Container
+from lab import Namespace
 
 SUBNET = {4: "172.28.0.0/24", 6: "2001:db8:28::/64"}
 HOST = {4: "172.28.0.1", 6: "2001:db8:28::1"}
@@ -72,3 +73,40 @@ class Bridge:
         self.remove()
         for family in (4, 6):
             self.lab.internet.run("ip", f"-{family}", "route", "del", self.subnet[family], check=False)
+
+
+class Routed:
+    """A network behind a router: the host's interface leads to the router only."""
+
+    interface, subnet = "lab-net", {4: "172.30.5.0/24", 6: "2001:db8:305::/64"}
+    link = {4: ("172.30.0.1/30", "172.30.0.2/30"), 6: ("2001:db8:300::1/64", "2001:db8:300::2/64")}
+    edge = {4: "172.30.5.1", 6: "2001:db8:305::1"}
+
+    def __init__(self, lab):
+        self.lab, self.router, self.box = lab, Namespace(), Container(lab)
+        host, router, box = lab.host, self.router, self.box
+        forward = "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
+        box.address = {4: "172.30.5.2", 6: "2001:db8:305::2"}
+        host.run("ip", "link", "add", self.interface, "type", "veth", "peer", "name", "north", "netns", router.pid)
+        router.run("ip", "link", "add", "south", "type", "veth", "peer", "name", "eth0", "netns", box.pid)
+        for namespace in (host, router):
+            namespace.run("sh", "-c", forward)
+        for namespace, links in ((host, [self.interface]), (router, ["north", "south"]), (box, ["lo", "eth0"])):
+            for link in links:
+                namespace.run("ip", "link", "set", link, "up")
+        for family in (4, 6):
+            nodad = ["nodad"] if family == 6 else []
+            ours, theirs = self.link[family]
+            length = self.subnet[family].split("/")[1]
+            host.run("ip", "addr", "add", ours, "dev", self.interface, *nodad)
+            router.run("ip", "addr", "add", theirs, "dev", "north", *nodad)
+            router.run("ip", "addr", "add", f"{self.edge[family]}/{length}", "dev", "south", *nodad)
+            box.run("ip", "addr", "add", f"{box.address[family]}/{length}", "dev", "eth0", *nodad)
+            host.run("ip", f"-{family}", "route", "add", self.subnet[family], "via", theirs.split("/")[0])
+            router.run("ip", f"-{family}", "route", "add", "default", "via", ours.split("/")[0])
+            box.run("ip", f"-{family}", "route", "add", "default", "via", self.edge[family])
+
+    def close(self):
+        self.lab.host.run("ip", "link", "del", self.interface)
+        self.box.close()
+        self.router.close()

@@ -1,5 +1,6 @@
 """Network capture: containers behind a bridge of the gateway's host, told apart by their source address."""
 from gateway_fixtures import make_gateway  # noqa: F401
+from network import Routed
 from network_fixtures import bridge, capture, gateway  # noqa: F401
 from origins import address
 
@@ -132,3 +133,31 @@ def test_nothing_comes_in_to_them_but_what_the_host_itself_asks(gateway, bridge,
     assert host.stdout.startswith("connected"), "an engine may look after its containers"
     server.kill()
     server.communicate()
+
+
+ROUTED = """
+policies: {{agents: {{allow: [allowed.example]}}}}
+networks: [{{name: lab, interface: lab-net, capture: {}, policy: agents{}}}]
+"""
+
+
+def test_a_network_behind_a_router(lab, make_gateway, capture, family):  # noqa: F811
+    routed = Routed(lab)
+    try:
+        for subnets, foreign in (("", "10.9.9.9"), (f', subnets: [172.30.0.0/30, 172.30.5.0/24, "2001:db8:305::/64"]', "172.30.6.1")):
+            gateway = make_gateway(ROUTED.format(capture, subnets))
+            uplink = lab.capture()
+            assert routed.box.curl("https://allowed.example/", f"-{family}").returncode == 0, gateway.log()
+            host = address("denied.example", family)
+            target = f"[{host}]" if family == 6 else host
+            assert routed.box.curl("https://denied.example/", "--resolve", f"denied.example:443:{target}").returncode == 35
+            assert routed.box.do(*lab.client, "connect", host, "8081").stdout.startswith("ECONNREFUSED")
+            routed.box.run("ip", "addr", "replace", f"{foreign}/32", "dev", "eth0")
+            spoofed = routed.box.do("curl", "-sS", "--max-time", "2", "--interface", foreign, f"http://{address('allowed.example')}/")
+            assert spoofed.returncode == 28, spoofed
+            gateway.await_event(lambda audit: audit.where(event_action="packet-denied", source_ip=foreign), "the spoofed packet")
+            assert not uplink.towards(host)
+            gateway.stop()
+    finally:
+        routed.close()
+        lab.host.run("nft", "delete", "table", "inet", "sallyport-network", check=False, capture_output=True)
