@@ -3,6 +3,8 @@
  */
 #pragma once
 
+#include <stddef.h>
+
 #define EXIT_YES 0
 #define EXIT_NO 1    /* a negative answer: denied, not valid */
 #define EXIT_WRONG 2 /* wrong use or input */
@@ -16,6 +18,11 @@ struct command {
     const char *help; /* the options, a line each, printed behind the usage line by --help */
 };
 
+/* All of them, as --help lists them (main.c). */
+extern const struct command *const command_table[];
+extern const size_t command_count;
+
+extern const struct command command_status, command_completion;
 extern const struct command command_allow, command_deny, command_set, command_forget, command_show; /* runtime.c */
 extern const struct command command_exec, command_inspect, command_policy, command_gateway, command_enroll, command_withdraw,
     command_verify, command_ps, command_reload, command_oci_hook, command_oci_runtime, command_log, command_cni, command_docker,

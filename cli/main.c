@@ -9,13 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct command *const commands[] = {
-    &command_exec, &command_gateway, &command_enroll, &command_withdraw,
+const struct command *const command_table[] = {
+    &command_exec, &command_gateway, &command_status, &command_enroll, &command_withdraw,
     &command_verify, &command_ps, &command_reload, &command_show, &command_allow, &command_deny,
     &command_set, &command_forget, &command_oci_hook,
-    &command_oci_runtime, &command_cni, &command_docker, &command_podman, &command_log, &command_inspect, &command_policy,
+    &command_oci_runtime, &command_cni, &command_docker, &command_podman, &command_log, &command_inspect, &command_policy, &command_completion,
 };
-#define COMMAND_COUNT (sizeof(commands) / sizeof(*commands))
+const size_t command_count = sizeof(command_table) / sizeof(*command_table);
 
 int command_help(const struct command *self)
 {
@@ -39,8 +39,8 @@ int command_misuse(const struct command *self, const char *format, ...)
 static void print_usage(FILE *to)
 {
     fprintf(to, "usage: sallyport COMMAND …\n\nThe one guarded exit for containers and AI agents.\n\n");
-    for (size_t i = 0; i < COMMAND_COUNT; i++)
-        fprintf(to, "  %-11s %s\n", commands[i]->name, commands[i]->summary);
+    for (size_t i = 0; i < command_count; i++)
+        fprintf(to, "  %-11s %s\n", command_table[i]->name, command_table[i]->summary);
     fprintf(to, "\n'sallyport COMMAND --help' tells its options; 'sallyport --version' the version.\n");
 }
 
@@ -69,11 +69,11 @@ int main(int argc, char **argv)
         printf("sallyport %s\n", SALLYPORT_VERSION);
         return EXIT_YES;
     }
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        if (strcmp(argv[1], commands[i]->name))
+    for (size_t i = 0; i < command_count; i++) {
+        if (strcmp(argv[1], command_table[i]->name))
             continue;
         optind = 0;
-        return commands[i]->run(commands[i], argc - 1, argv + 1);
+        return command_table[i]->run(command_table[i], argc - 1, argv + 1);
     }
     fprintf(stderr, "sallyport: there is no command \"%s\" (see 'sallyport --help')\n", argv[1]);
     return EXIT_WRONG;

@@ -127,10 +127,13 @@ static void list_enrolments(struct client *client)
 static void tell_status(struct client *client)
 {
     const struct daemon *d = client->daemon;
-    client_answer(client, json_pack("{s:s, s:s, s:i, s:i, s:b, s:i, s:i, s:o}", "version", SALLYPORT_VERSION, "policy_version",
+    const struct metrics *m = d->options->metrics;
+    client_answer(client, json_pack("{s:s, s:s, s:i, s:i, s:b, s:i, s:i, s:o, s:I, s:b, s:b}", "version", SALLYPORT_VERSION, "policy_version",
                                     config_version(d->snapshot), "monitor", (int)getpid(), "worker", (int)d->worker.pid,
                                     "ready", d->announced && d->worker_ready, "worker_restarts", (int)d->worker_restarts,
-                                    "containers", (int)d->count, "networks", networks_describe(d)));
+                                    "containers", (int)d->count, "networks", networks_describe(d), "flows_active",
+                                    (json_int_t)metrics_flows_active(m), "audit_failing", metrics_audit_failing(m), "reload_failed",
+                                    metric_get(&m->reload_failed_last) != 0));
 }
 
 /* Fills in what the descriptors say. */

@@ -136,6 +136,11 @@ bool metrics_audit_failing(const struct metrics *metrics)
     return greatest(metrics, AT(audit_failing)) != 0;
 }
 
+uint64_t metrics_flows_active(const struct metrics *metrics)
+{
+    return sum(metrics, AT(flows_active));
+}
+
 struct text {
     FILE *file;
     bool plain; /* Prometheus' text format 0.0.4: there a counter's family is named with its _total, and there are no units */

@@ -108,6 +108,8 @@ void metrics_upstream_failed(struct metrics_worker *worker, int error);
 
 bool metrics_audit_failing(const struct metrics *metrics); /* a worker cannot write its log */
 
+uint64_t metrics_flows_active(const struct metrics *metrics);
+
 /* The whole text, on the heap, with its length; NULL when out of memory. OpenMetrics, or, `plain`, Prometheus' older format. */
 char *metrics_render(const struct metrics *metrics, bool plain, size_t *ret_length);
 #define METRICS_PLAIN_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
