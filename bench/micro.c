@@ -12,6 +12,7 @@
 #include "gateway/dns_message.h"
 #include "gateway/hello.h"
 #include "gateway/http_gate.h"
+#include "redirect/metrics.h"
 
 #include <err.h>
 #include <stdio.h>
@@ -227,6 +228,43 @@ static void measure_audit(void)
     audit_destroy(audit, 1000);
 }
 
+/* ---- metrics ---- */
+
+/* All that one relayed flow of a request and an answer counts. */
+static void count_flow(void *arg, unsigned turn)
+{
+    struct metrics_worker *m = arg;
+    metric_add(&m->flows, 1);
+    metric_set(&m->flows_active, turn);
+    metrics_observe_sniff(m, 200000 + turn);
+    metrics_observe_setup(m, 900000 + turn);
+    metric_add(&m->audit_events, 1);
+    metric_add(&m->decisions[METRICS_TLS][METRICS_ALLOWED][ACL_RULE_ALLOW], 1);
+    metric_add(&m->bytes_up, 500);
+    metric_add(&m->bytes_down, 4000);
+    metric_add(&m->audit_events, 1);
+    metric_set(&m->flows_active, turn);
+}
+
+static void render_metrics(void *arg, unsigned turn)
+{
+    size_t length;
+    char *text = metrics_render(arg, false, &length);
+    (void)turn;
+    must(text && length > 4000, "metrics");
+    free(text);
+}
+
+static void measure_metrics(void)
+{
+    struct metrics *metrics = metrics_create();
+    must(metrics, "page of metrics");
+    measure("metrics of a flow, counted", count_flow, &metrics->workers[0]);
+    must(metric_get(&metrics->workers[0].flows) * 2 == metric_get(&metrics->workers[0].audit_events), "count");
+    measure("metrics, all of them as text", render_metrics, metrics);
+    metrics_destroy(metrics);
+}
+
 /* ---- DNS ---- */
 
 struct dns {
@@ -281,6 +319,7 @@ int main(int argc, char **argv)
     for (unsigned long count = 10; count <= most; count *= 10)
         measure_policy(count);
     measure_audit();
+    measure_metrics();
     measure_dns();
     return 0;
 }

@@ -182,7 +182,7 @@ def test_reloads_are_counted_and_the_last_ones_outcome_told(served, endpoint):
 
 
 def test_the_loops_lag_is_measured(served, endpoint):
-    """A worker that was stopped has a turn that long: it is told, in the maximum and in its bucket."""
+    """Every turn counts: a request is at least one, and the longest is told."""
     before = endpoint.metrics()
     client = connect(served)
     client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
