@@ -77,13 +77,20 @@ static void *unref(void *snapshot)
     return NULL;
 }
 
+/* The address sanitizer's allocator, unlike the C library's, does not survive a fork while another thread is in it. */
+#ifdef SALLYPORT_SANITIZED
+#define FREE_ASIDE false
+#else
+#define FREE_ASIDE true
+#endif
+
 void config_unref_aside(struct config_snapshot *snapshot)
 {
     pthread_t thread;
     pthread_attr_t detached;
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    if (!snapshot || derivation_is_light(snapshot) || pthread_create(&thread, &detached, unref, snapshot) != 0)
+    if (!FREE_ASIDE || !snapshot || derivation_is_light(snapshot) || pthread_create(&thread, &detached, unref, snapshot) != 0)
         config_unref(snapshot);
     pthread_attr_destroy(&detached);
 }

@@ -174,6 +174,7 @@ static void start_worker(struct daemon *d)
     fd_close(&d->bundle); /* it has that by the fork */
     d->audit_unsent = d->changes_unsent = false;
     d->admin_unsent = d->admin >= 0;
+    loading_before_fork(&d->loading);
     int r = worker_process_start(&d->worker, o->worker, o->worker_arg, d->audit, &d->mask_before, &err);
     if (r < 0) {
         log_error("%s", err.text);

@@ -24,7 +24,8 @@ static void *load(void *arg)
 
 static void clean_up(struct loading *l)
 {
-    pthread_join(l->thread, NULL);
+    if (!l->joined)
+        pthread_join(l->thread, NULL);
     watch_stop(l->loop, &l->watch);
     fd_close(&l->event);
     l->running = false;
@@ -54,6 +55,17 @@ int loading_start(struct loading *l, struct loop *loop, const char *path,
         fd_close(&l->event);
     l->running = r == 0;
     return r;
+}
+
+void loading_before_fork(struct loading *l)
+{
+#ifdef SALLYPORT_SANITIZED
+    if (l->running && !l->joined)
+        pthread_join(l->thread, NULL);
+    l->joined = l->running;
+#else
+    (void)l;
+#endif
 }
 
 void loading_abandon(struct loading *l)

@@ -10,7 +10,7 @@
 #include <pthread.h>
 
 struct loading {
-    bool running;
+    bool running, joined;
     struct loop *loop;
     const char *path;
     pthread_t thread;
@@ -29,5 +29,8 @@ void loading_init(struct loading *loading);
 /* 0, or a negative errno when nothing was started. `path` must outlive it. */
 int loading_start(struct loading *loading, struct loop *loop, const char *path,
                   void (*done)(struct loading *loading));
+/* Before a fork. In sanitized builds alone it waits until no thread runs: their allocator, unlike the C library's, does not survive
+ * a fork while another thread is in it. */
+void loading_before_fork(struct loading *loading);
 /* Waits for one that runs, and drops what came of it. */
 void loading_abandon(struct loading *loading);

@@ -104,6 +104,7 @@ static void gather(struct visit *v, size_t size, struct enrol_plan *plans, int *
 static int depart(struct visit *v, const struct enrol_plan *plans, struct error *err)
 {
     struct loop *loop = &v->daemon->loop;
+    loading_before_fork(&v->daemon->loading);
     int r = enrol_start(plans, v->count, &v->pid, &v->passage, err);
     if (r == 0 && (r = watch_start(loop, &v->watch, v->passage, EPOLLIN, passage_ready)) < 0) {
         error_errno(err, -r, "cannot watch a child");

@@ -109,11 +109,11 @@ class Gateway:
             self.await_notice("READY=1")
         return self
 
-    def await_notice(self, line):
+    def await_notice(self, line, seconds=20):
         """The next notice with this line in it."""
         while True:
             try:
-                lines = self.notices.get(timeout=20)
+                lines = self.notices.get(timeout=seconds)
             except queue.Empty:
                 raise AssertionError(f"never said {line}\n{self.log()}") from None
             if line in lines:
@@ -142,10 +142,10 @@ class Gateway:
             self.told("enroll", "--pid", made.pid, "--id", made.id, *options)
         return made
 
-    def request(self, request):
+    def request(self, request, timeout=20):
         """One request on the control socket, as the commands make it; the answer."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
-            control.settimeout(20)
+            control.settimeout(timeout)
             control.connect(str(self.control))
             control.send(json.dumps(request).encode())
             text = b""
