@@ -216,8 +216,8 @@ static int edit_podman(const struct engine_options *o, const char *path, struct 
 {
     char program[PATH_MAX];
     json_t *before;
-    const struct oci_defaults defaults = {.policy = o->policy_count ? o->policies[0] : NULL,
-                                          .attached = o->attached};
+    const struct oci_defaults defaults = {
+        .policy = o->policy_count ? o->policies[0] : NULL, .binding = o->policy_count > 0, .attached = o->attached};
     int r = ask_own_path(program, sizeof(program), err);
     if (r < 0)
         return r;
@@ -270,10 +270,9 @@ const struct command command_docker = {
     .run = run_docker,
     .help =
         "  --config FILE     Docker's; without it " DOCKER_FILE "\n"
-        "  --policy POLICY   runtimes sallyport-POLICY and sallyport-POLICY-attached for containers that "
-        "name none; may be given\n"
-        "                    again. Without it: sallyport and sallyport-attached, where the assign rules "
-        "decide\n"
+        "  --policy POLICY   runtimes sallyport-POLICY and sallyport-POLICY-attached, of that policy whatever the container\n"
+        "                    or its image names; may be given again. Without it: sallyport and sallyport-attached, where\n"
+        "                    containers choose, or the assign rules\n"
         "  --default         the (first) attached one becomes Docker's default: all containers are behind "
         "the gateway\n"
         "  --control SOCKET  the gateway's socket; without it the usual one\n"
@@ -296,7 +295,7 @@ const struct command command_podman = {
         "  --hooks-dir DIR   where the hook goes; without it " PODMAN_FOLDER "\n"
         "  --all             for every container, not only those with the annotation " OCI_POLICY_ANNOTATION
         "\n"
-        "  --policy POLICY   for those that name none; without it the assign rules decide\n"
+        "  --policy POLICY   whatever a container or its image names; without it containers choose, or the assign rules\n"
         "  --attached        those that do not say keep their own links\n"
         "  --control SOCKET  the gateway's socket; without it the usual one\n"
         "  --remove          takes the hook away\n"

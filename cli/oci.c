@@ -73,6 +73,7 @@ static int run_hook(const struct command *self, int argc, char **argv)
 {
     static const struct option options[] = {{"control", required_argument, NULL, 'c'},
                                             {"default-policy", required_argument, NULL, 'p'},
+                                            {"policy", required_argument, NULL, 'P'},
                                             {"attached", no_argument, NULL, 'a'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -87,9 +88,10 @@ static int run_hook(const struct command *self, int argc, char **argv)
             return command_help(self);
         if (option == 'c')
             control = optarg;
-        else if (option == 'p')
+        else if (option == 'p' || option == 'P') {
             defaults.policy = optarg;
-        else if (option == 'a')
+            defaults.binding = option == 'P';
+        } else if (option == 'a')
             defaults.attached = true;
         else
             return command_misuse(self, option == ':' ? "%s needs a value" : "there is no option \"%s\"", argv[optind - 1]);
@@ -114,12 +116,15 @@ struct runtime_options {
     struct oci_defaults defaults;
 };
 
+#define RUNTIME_OPTIONS 4
+#define RUNTIME_BINDING 3
+
 /* Ours come first; what is not ours begins the runtime's. Returns the index of that, or -1. */
 static int read_runtime_options(int argc, char **argv, struct runtime_options *o)
 {
     static const struct option names[] = {
-        {"runtime", required_argument, NULL, 0}, {"control", required_argument, NULL, 0}, {"default-policy", required_argument, NULL, 0}};
-    const char **places[] = {&o->runtime, &o->control, &o->defaults.policy};
+        {"runtime", required_argument, NULL, 0}, {"control", required_argument, NULL, 0}, {"default-policy", required_argument, NULL, 0}, {"policy", required_argument, NULL, 0}};
+    const char **places[] = {&o->runtime, &o->control, &o->defaults.policy, &o->defaults.policy};
     int at = 1;
     while (at < argc) { /* getopt_long() would stumble over the first of the others */
         size_t i = 0;
@@ -128,13 +133,14 @@ static int read_runtime_options(int argc, char **argv, struct runtime_options *o
             at++;
             continue;
         }
-        while (i < 3 && (strncmp(argv[at], "--", 2) || strcmp(argv[at] + 2, names[i].name)))
+        while (i < RUNTIME_OPTIONS && (strncmp(argv[at], "--", 2) || strcmp(argv[at] + 2, names[i].name)))
             i++;
-        if (i == 3)
+        if (i == RUNTIME_OPTIONS)
             break;
         if (at + 1 >= argc || !*argv[at + 1])
             return -1;
         *places[i] = argv[at + 1];
+        o->defaults.binding |= i == RUNTIME_BINDING;
         at += 2;
     }
     return at;
@@ -195,7 +201,7 @@ static int run_runtime(const struct command *self, int argc, char **argv)
         return command_help(self);
     int first = read_runtime_options(argc, argv, &o);
     if (first < 0)
-        return command_misuse(self, "--runtime, --control and --default-policy need a value");
+        return command_misuse(self, "--runtime, --control, --policy and --default-policy need a value");
     if (o.runtime && o.runtime[0] != '/')
         return command_misuse(self, "--runtime %s: write an absolute path, as /usr/sbin/runc", o.runtime);
     for (size_t i = 0; !o.runtime && i < RUNTIMES; i++)
@@ -216,10 +222,11 @@ static int run_runtime(const struct command *self, int argc, char **argv)
 
 const struct command command_oci_hook = {
     .name = "oci-hook",
-    .arguments = "[--control SOCKET] [--default-policy POLICY] [--attached]",
+    .arguments = "[--control SOCKET] [--policy POLICY|--default-policy POLICY] [--attached]",
     .summary = "enrolls and withdraws containers for an engine (OCI hook createRuntime, poststop)",
     .run = run_hook,
     .help = "  --control SOCKET  the gateway's socket; without it " CONTROL_DEFAULT_PATH "\n"
+            "  --policy POLICY   whatever a container (or its image) names\n"
             "  --default-policy POLICY  for containers that name none; without it the assign rules decide\n"
             "  --attached        containers that do not say keep their own links\n"
             "\n"
@@ -231,11 +238,12 @@ const struct command command_oci_hook = {
 
 const struct command command_oci_runtime = {
     .name = "oci-runtime",
-    .arguments = "[--runtime PATH] [--control SOCKET] [--default-policy POLICY] [--attached] ARGUMENT…",
+    .arguments = "[--runtime PATH] [--control SOCKET] [--policy POLICY|--default-policy POLICY] [--attached] ARGUMENT…",
     .summary = "stands in for runc, with the hook in every container that is created",
     .run = run_runtime,
     .help = "  --runtime PATH           the runtime that does the work; without it runc, where distributions put it\n"
             "  --control SOCKET         the gateway's socket; without it " CONTROL_DEFAULT_PATH "\n"
+            "  --policy POLICY          whatever a container (or its image) names; its environment is not looked at\n"
             "  --default-policy POLICY  for containers that name none, by annotation or " OCI_POLICY_VARIABLE "; without it the\n"
             "                           assign rules decide\n"
             "  --attached               containers that do not say, by annotation or " OCI_CAPTURE_VARIABLE ", keep their own links\n"

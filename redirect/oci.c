@@ -98,14 +98,14 @@ int oci_state_parse(const char *text, size_t length, struct oci_state *ret, stru
 
 int oci_state_apply(struct oci_state *state, const struct oci_defaults *defaults, struct error *err)
 {
-    const char *policy = defaults->policy && !state->names_policy ? defaults->policy : NULL;
+    const char *policy = defaults->policy && (defaults->binding || !state->names_policy) ? defaults->policy : NULL;
     if (!state->names_capture)
         state->record.attached = defaults->attached;
-    if (!policy || !strcmp(policy, "assign"))
+    if (!policy)
         return 0;
     if (!state_text_valid(policy, sizeof(state->record.policy)))
-        return error_set(err, EINVAL, "the default policy is no name of a policy");
-    strcpy(state->record.policy, policy);
+        return error_set(err, EINVAL, "\"%.64s\" is no name of a policy", policy);
+    strcpy(state->record.policy, strcmp(policy, "assign") ? policy : "");
     return 0;
 }
 
@@ -159,12 +159,15 @@ int oci_config_add_hooks(json_t *config, const char *program, const char *contro
         return error_set(err, EINVAL, "config.json is not what the OCI runtime specification says");
     if (!defaults)
         defaults = &none;
-    annotate(annotations, OCI_POLICY_ANNOTATION, from_environment(config, OCI_POLICY_VARIABLE),
+    const json_t *environment = defaults->binding ? NULL : config;
+    if (defaults->binding)
+        json_object_del(annotations, OCI_POLICY_ANNOTATION);
+    annotate(annotations, OCI_POLICY_ANNOTATION, from_environment(environment, OCI_POLICY_VARIABLE),
              defaults->policy ? defaults->policy : "assign");
-    annotate(annotations, OCI_CAPTURE_ANNOTATION, from_environment(config, OCI_CAPTURE_VARIABLE),
+    annotate(annotations, OCI_CAPTURE_ANNOTATION, from_environment(environment, OCI_CAPTURE_VARIABLE),
              defaults->attached ? "attached" : NULL);
-    annotate(annotations, OCI_NAME_ANNOTATION, from_environment(config, OCI_NAME_VARIABLE), NULL);
-    annotate(annotations, OCI_PUBLISH_ANNOTATION, from_environment(config, OCI_PUBLISH_VARIABLE), NULL);
+    annotate(annotations, OCI_NAME_ANNOTATION, from_environment(environment, OCI_NAME_VARIABLE), NULL);
+    annotate(annotations, OCI_PUBLISH_ANNOTATION, from_environment(environment, OCI_PUBLISH_VARIABLE), NULL);
     const char *hostname = json_string_value(json_object_get(config, "hostname"));
     annotate(annotations, OCI_NAME_ANNOTATION, NULL, hostname && *hostname ? hostname : NULL);
     for (size_t i = 0; i < sizeof(stages) / sizeof(*stages); i++) {
@@ -189,7 +192,7 @@ static void add_defaults(json_t *arguments, const char *control, const struct oc
     if (control)
         add_option(arguments, "--control", control);
     if (defaults->policy)
-        add_option(arguments, "--default-policy", defaults->policy);
+        add_option(arguments, defaults->binding ? "--policy" : "--default-policy", defaults->policy);
     if (defaults->attached)
         add_option(arguments, "--attached", NULL);
 }
@@ -234,7 +237,7 @@ int oci_docker_configure(json_t *daemon, const struct oci_docker *docker, struct
     char name[2 * CHANNEL_ID_MAX];
     int r = runtimes ? 0 : error_set(err, EINVAL, "\"runtimes\" is no object");
     for (size_t i = 0; r == 0 && i < (docker->policy_count ? docker->policy_count : 1); i++) {
-        struct oci_defaults defaults = {.policy = docker->policy_count ? docker->policies[i] : NULL};
+        struct oci_defaults defaults = {.policy = docker->policy_count ? docker->policies[i] : NULL, .binding = docker->policy_count > 0};
         r = add_runtime(runtimes, docker, &defaults, name, err);
         defaults.attached = true;
         if (r == 0)

@@ -21,9 +21,11 @@
 #define OCI_STATE_MAX (1u << 20)
 #define OCI_CONFIG_MAX (16u << 20)
 
-/* For containers that say nothing themselves. */
+/* For containers that say nothing themselves; or, when it is binding, the policy whatever they say. What they say may come from
+ * whoever made their image: its variables are in the environment, and podman takes over its annotations. */
 struct oci_defaults {
     const char *policy; /* NULL: the assign rules */
+    bool binding;       /* and the environment is not looked at for anything else */
     bool attached;
 };
 

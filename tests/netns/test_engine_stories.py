@@ -51,6 +51,9 @@ def test_podman_all_containers_without_an_annotation(gateway, podman):
     assert "every container" in said
     done = podman.run(["curl", "-sS", "https://allowed.example/"], policy=None)
     assert done.stdout.startswith("allowed.example at"), done
+    done = podman.run(["curl", "-sS", "https://denied.example/"], policy="unrestricted")  # or by an annotation of the image
+    assert done.returncode == 6, done
+    podman.configure("--all")  # containers choose
     assert podman.run(["true"], "--annotation", "sallyport.policy=ghost", policy=None).returncode == 126
     podman.configure("--all", "--attached", "--policy", "agents")
     done = podman.run(["curl", "-sS", "https://allowed.example/"], policy=None, network="podman")
@@ -154,6 +157,9 @@ def test_docker_configure_keeps_the_rest_of_the_file(gateway, docker):
     wait_until(lambda: "sallyport-agents-attached" in docker.docker("info", "-f", "{{.DefaultRuntime}}").stdout, "the reload")
     done = docker.docker("run", "--rm", "--network", "bridge", *docker.options(), "story", "curl", "-sS", "https://allowed.example/")
     assert done.stdout.startswith("allowed.example at"), done
+    done = docker.docker("run", "--rm", "--runtime", "sallyport-agents", "--network", "none", "-e", "SALLYPORT_POLICY=unrestricted",
+                         *docker.options(), "story", "curl", "-sS", "https://denied.example/")  # or by ENV of the image
+    assert done.returncode == 6, done
     assert "would" not in docker.configure("--remove", "--dry-run")
     docker.configure("--remove")
     assert json.loads(path.read_text()) == {"log-opts": {"max-size": "1m"}}

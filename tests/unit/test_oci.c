@@ -151,6 +151,19 @@ static void capture_and_name_come_likewise(void **state)
     json_decref(root);
 }
 
+static void an_image_cannot_choose_where_the_policy_is_binding(void **state)
+{
+    const struct oci_defaults binding = {.policy = "agents", .binding = true};
+    struct error err;
+    (void)state;
+    json_t *root = json_of("{\"annotations\":{\"sallyport.policy\":\"unrestricted\"},\"process\":{\"env\":["
+                           "\"SALLYPORT_POLICY=unrestricted\",\"SALLYPORT_NAME=ci-1\",\"SALLYPORT_CAPTURE=attached\","
+                           "\"SALLYPORT_PUBLISH=0.0.0.0:22:22\"]}}");
+    assert_int_equal(oci_config_add_hooks(root, "/s", NULL, &binding, &err), 0);
+    check_same(json_object_get(root, "annotations"), "{\"sallyport.policy\":\"agents\"}");
+    json_decref(root);
+}
+
 static void a_hook_has_defaults(void **state)
 {
     const struct oci_defaults defaults = {.policy = "agents", .attached = true};
@@ -164,6 +177,11 @@ static void a_hook_has_defaults(void **state)
     assert_int_equal(oci_state_apply(&s, &defaults, &err), 0);
     assert_string_equal(s.record.policy, "");
     assert_false(s.record.attached);
+    /* A binding policy is no default. */
+    const struct oci_defaults binding = {.policy = "agents", .binding = true};
+    s = state_of("{\"id\":\"a\",\"pid\":1,\"annotations\":{\"sallyport.policy\":\"unrestricted\"}}");
+    assert_int_equal(oci_state_apply(&s, &binding, &err), 0);
+    assert_string_equal(s.record.policy, "agents");
     json_t *file = oci_hook_file("/s", "/c", &defaults, false);
     check_same(file, "{\"version\":\"1.0.0\",\"hook\":{\"path\":\"/s\",\"args\":[\"sallyport\",\"oci-hook\",\"--control\",\"/c\","
                      "\"--default-policy\",\"agents\",\"--attached\"]},\"when\":{\"annotations\":{\"^sallyport\\\\.policy$\":\".*\"}},"
@@ -238,7 +256,8 @@ int main(void)
         cmocka_unit_test(states_of_engines),           cmocka_unit_test(states_that_are_refused),
         cmocka_unit_test(hooks_go_behind_those_that_are_there), cmocka_unit_test(where_the_policy_comes_from),
         cmocka_unit_test(configs_that_are_refused),    cmocka_unit_test(requests),
-        cmocka_unit_test(capture_and_name_come_likewise), cmocka_unit_test(a_hook_has_defaults), cmocka_unit_test(dockers_file),
+        cmocka_unit_test(capture_and_name_come_likewise), cmocka_unit_test(a_hook_has_defaults),
+        cmocka_unit_test(an_image_cannot_choose_where_the_policy_is_binding), cmocka_unit_test(dockers_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
