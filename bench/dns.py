@@ -169,7 +169,7 @@ class Questions:
 
 
 def dnsperf(lab, subject, path, *options):
-    argv = ["dnsperf", "-s", ASKED, "-d", path, "-n", 1, "-c", 8, "-q", 100, "-t", 4, *options]
+    argv = ["dnsperf", "-s", ASKED, "-d", path, "-n", 1, "-c", 8, "-q", 100, "-t", 10, *options]
     done = subprocess.run(subject.clients.enter(pinned(lab.load_cpu, argv)), capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise Failure(f"dnsperf: {(done.stderr + done.stdout).strip()[-300:]}")

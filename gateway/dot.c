@@ -116,9 +116,7 @@ static void fail_questions(struct dot *dot, int error)
 
 static void connection_drop(struct dot *dot)
 {
-    int fd = dot->poll.fd;
-    poller_remove(dot->poller, &dot->poll);
-    fd_close(&fd);
+    poller_close(dot->poller, &dot->poll);
     deadline_stop(&dot->idle);
     tls_client_destroy(dot->tls);
     dot->tls = NULL;

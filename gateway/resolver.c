@@ -47,9 +47,7 @@ static void attempt_start(struct resolver_exchange *x);
 
 static void exchange_destroy(struct resolver_exchange *x)
 {
-    int fd = x->poll.fd;
-    poller_remove(x->resolver->poller, &x->poll);
-    fd_close(&fd);
+    poller_close(x->resolver->poller, &x->poll);
     dot_cancel(&x->by_tls);
     deadline_stop(&x->deadline);
     list_remove(&x->link);
@@ -72,9 +70,7 @@ static void exchange_end(struct resolver_exchange *x, int status, uint8_t *answe
 
 static void socket_drop(struct resolver_exchange *x)
 {
-    int fd = x->poll.fd;
-    poller_remove(x->resolver->poller, &x->poll);
-    fd_close(&fd);
+    poller_close(x->resolver->poller, &x->poll);
     dot_cancel(&x->by_tls);
     free(x->tcp_answer);
     x->tcp_answer = NULL;
