@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from lab import HERE, wait_until
+from gateway_fixtures import make_gateway  # noqa: F401
+from lab import HERE, NAME_SERVER, wait_until
 from origins import _openssl
 from test_dns import DIG
 from test_web import CURL
@@ -278,6 +279,29 @@ def test_an_idle_connection_is_closed(lab, serve):
     run.process.stdin.close()
     run.process.stdin = None
     run.wait().ok()
+
+
+def test_a_reload_turns_to_tls_and_back(lab, serve, make_gateway):
+    """Name servers are changed under a running gateway: from then on it asks the new ones, the way they want it."""
+    one = serve(Mannered)
+    gateway = make_gateway("policies: {agents: {allow: [\"*.any.example\"]}}\ndefault: agents\n")
+    box = gateway.container()
+    plain = gateway.config.read_text()
+
+    def ask(name):
+        return box.do(*DIG, "+short", f"{name}.any.example").stdout.strip()
+    assert ask("first") == "198.18.1.1" and lab.dns_queries() == {"first.any.example"} and not one.questions()
+    gateway.config.write_text(plain.replace(f"resolvers: [{NAME_SERVER}]", f"resolvers: [\"{server()}\"]"))
+    gateway.told("reload")
+    assert ask("second") == "198.18.1.1" and [name for name, _ in one.questions()] == ["second.any.example"]
+    gateway.told("reload")  # to the same: the connection stays
+    assert ask("third") == "198.18.1.1" and one.connections() == 1
+    gateway.container()     # nor does another container disturb it
+    assert ask("fourth") == "198.18.1.1" and one.connections() == 1
+    gateway.config.write_text(plain)
+    gateway.told("reload")
+    assert ask("fifth") == "198.18.1.1" and lab.dns_queries() == {"first.any.example", "fifth.any.example"}
+    wait_until(lambda: "end" in one.lines(), "the end of the connection")
 
 
 @pytest.mark.parametrize("text, what", [
