@@ -9,6 +9,7 @@ What each rung of binding adds to a new flow: the time from connect to the end o
     redialled      the same, and the client's address is another: the gateway dials the name's own
     certificate    verify_origin: always, for a name that was not proven before: a TLS handshake of the gateway's own
     proven         the same, proven before
+    dead first     the client dials an address of the name where nobody answers: the next is tried after 250 ms (RFC 8305)
 
 Every connection is a TCP connect, a TLS 1.3 handshake and a GET of 1 KiB by one client (https_client.c), in turns. Between
 gateway and origin, and to the name server, there is one virtual link and no distance: on a network, `resolved` and `redialled`
@@ -31,14 +32,15 @@ import origin  # noqa: E402
 import ways  # noqa: E402
 from series import Series, interleave, machine, print_series  # noqa: E402
 
-ELSEWHERE = "198.18.77.7"
+ELSEWHERE, DEAD = "198.18.77.7", "198.18.66.1"
+HALF_DEAD = f"half-dead.{origin.FRESH}"
 fresh = origin.fresh_names()
 known = itertools.repeat(origin.NAME)
 
 
 @contextlib.contextmanager
 def gateway(lab, more, ask_first=False):
-    config = lab.config(f"version: 1\npolicies: {{bench: {{allow: [{origin.NAME}, \"*.{origin.FRESH}\"]{more}}}}}\n")
+    config = lab.config(f"version: 1\ngateway: {{hosts: {{{HALF_DEAD}: [{DEAD}, {origin.ORIGIN}]}}}}\npolicies: {{bench: {{allow: [{origin.NAME}, \"*.{origin.FRESH}\"]{more}}}}}\n")
     running = lab.start(ways._client(lab), config=config)
     talker = ways.Talker(running.process).await_ready()
     if ask_first:
@@ -64,6 +66,9 @@ def measure(lab, count):
         }
         series = [base, *(Series(name, take, base) for name, take in rungs.items())]
         interleave(series, count)
+        lab.internet.run("ip", "route", "add", "blackhole", DEAD)
+        series.append(Series("dead first", lambda: plain.get(HALF_DEAD, DEAD), base))
+        interleave(series[-1:], max(5, count // 20), warm_up=1)
         seen = {}
         for event in events.audit_now().allowed():
             seen[event["sallyport.binding"]] = seen.get(event["sallyport.binding"], 0) + 1

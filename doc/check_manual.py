@@ -196,6 +196,15 @@ def check_guard():
         complain_unless(ranges and sorted(found) == sorted(ranges), f"sallyport.yaml.5: ADDRESS GUARD, {kind}: {set(found) ^ set(ranges)}")
 
 
+def check_record_types():
+    """The types of records that are forwarded."""
+    table = re.search(r"passed_types\[\] = \{(.*?)\n\};", source("gateway/dns_answer.c"), flags=re.S)[1]
+    expected = {name or comment for name, comment in re.findall(r'\{(?:DNS_TYPE_(\w+)|\d+), "[^"]*"(?: /\* (\w+) \*/)?\}', table)}
+    shown = re.search(r"^Forwarded are questions(.*?)^All others", sections(CONFIG)["NAME SERVICE"], flags=re.M | re.S)[1]
+    found = set(re.findall(r"\b[A-Z]+\b", shown)) - {"IN"}
+    complain_unless(len(expected) > 15 and found == expected, f"sallyport.yaml.5: types of records: {found ^ expected}")
+
+
 def check_diagnostics(folder):
     shown = [line for block in literal_blocks(sections(CONFIG)["DIAGNOSTICS"]) for line in block]
     file = folder / "policy.yaml"
@@ -239,6 +248,7 @@ def main():
     check_audit_fields()
     check_metrics()
     check_guard()
+    check_record_types()
     with tempfile.TemporaryDirectory(prefix="sallyport-manual-") as folder:
         check_policies(Path(folder))
         check_diagnostics(Path(folder))
