@@ -136,26 +136,31 @@ static const char *kind_of(const char *option, const char *value)
     return "";
 }
 
-/* Of the first argument that is no option: the last word in capitals that stands free in "[--json] ID". */
+/* Does the word before `at` begin with a dash? Then what stands here is an option's value. */
+static bool is_value(const char *arguments, const char *at)
+{
+    const char *word = at;
+    if (at < arguments + 2 || at[-1] != ' ' || at[-2] == ']')
+        return false;
+    for (word = at - 1; word > arguments && !strchr(" [|", word[-1]); word--)
+        ;
+    return *word == '-';
+}
+
+/* Of the first argument that is no option and no option's value: in "[--json] ID" of the ID. */
 static const char *argument_kind(const char *arguments)
 {
-    const char *kind = "";
-    int depth = 0;
     if (strstr(arguments, "COMMAND"))
         return "command";
     for (const char *at = arguments; *at; at++) {
         char word[WORD_MAX];
-        depth += (*at == '[') - (*at == ']');
-        bool begins = isupper((unsigned char)*at) && (at == arguments || at[-1] == ' ' || at[-1] == '[') && at[-1] != '-';
-        if (!begins)
+        bool begins = isupper((unsigned char)*at) && (at == arguments || at[-1] == ' ' || at[-1] == '[');
+        if (!begins || is_value(arguments, at))
             continue;
-        bool of_option = at - arguments >= 2 && at[-1] == ' ' && isalnum((unsigned char)at[-2]) && strstr(arguments, "--");
-        size_t n = take_word(at, "", word);
-        if (!of_option && !*kind)
-            kind = kind_of("", word);
-        at += n - 1;
+        take_word(at, "", word);
+        return kind_of("", word);
     }
-    return kind;
+    return "";
 }
 
 /* ---- bash, and zsh by it ---- */
@@ -373,9 +378,11 @@ static void put_fish(void)
 static int put_containers(const char *control)
 {
     struct error err;
-    json_t *answer = NULL, *one;
+    json_t *request = json_pack("{s:s}", "do", "list"), *answer = NULL, *one;
     size_t i;
-    if (control_call(control, json_pack("{s:s}", "do", "list"), NULL, 0, &answer, &err) < 0) {
+    int r = control_call(control, request, NULL, 0, &answer, &err);
+    json_decref(request);
+    if (r < 0) {
         fprintf(stderr, "sallyport completion: %s\n", err.text);
         return EXIT_WRONG;
     }
