@@ -1,4 +1,6 @@
 """ECH: the outer name decides, that it was offered is recorded, and `ech: deny` refuses it."""
+import shutil
+
 import pytest
 
 from origins import address
@@ -45,3 +47,34 @@ def test_honest_clients_find_no_key_for_it(lab):
     """The name service takes `ech` out, so who heeds DNS does not hide a name."""
     run = lab.exec([*DIG, "service.example", "HTTPS"], allow=["service.example"]).ok()
     assert "ipv4hint" in run.out and "ech" not in run.out
+
+
+# --- a real browser, which always seems to offer it (GREASE) --------------------------------------------------------------
+
+BROWSER = "chromium-headless-shell"
+
+
+@pytest.fixture
+def browse(lab):
+    if not shutil.which(BROWSER, path="/usr/bin"):
+        pytest.skip(f"{BROWSER} is not installed (scripts/install-deps test)")
+
+    def visit(name, ech):
+        config = lab.config(f"version: 1\npolicies: {{story: {{allow: [{name}], ech: {ech}}}}}\n")
+        # Its own sandbox wants namespaces, which the enclosure does not give; the test's authority is none of its own.
+        return lab.exec([BROWSER, "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--single-process",
+                         "--ignore-certificate-errors", "--dump-dom", f"https://{name}/"], config=config)
+    return visit
+
+
+def test_chromium_is_served_and_its_offer_recorded(browse):
+    run = browse("tls13.example", "record").ok()
+    assert "tls13.example at " in run.out
+    assert all(flow["sallyport.ech_offered"] for flow in run.audit.allowed("tls13.example"))
+
+
+def test_chromium_is_refused_by_ech_deny(lab, browse):
+    uplink = lab.capture()
+    run = browse("tls13.example", "deny")
+    assert "tls13.example at " not in run.out and run.audit.reasons("tls13.example") == {"ech_denied"}
+    assert not uplink.towards(address("tls13.example"), address("tls13.example", 6))

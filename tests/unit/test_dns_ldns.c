@@ -199,6 +199,34 @@ static void questions_of_ldns_are_read(void **state)
     }
 }
 
+/* Padded, a question says the same, in steps of 128 bytes. */
+static void our_padding_is_read(void **state)
+{
+    (void)state;
+    for (size_t labels = 1; labels <= 126; labels++) {
+        char name[256] = "";
+        uint8_t question[512];
+        struct dns_query query;
+        ldns_pkt *packet = NULL;
+        for (size_t i = 0; i < labels; i++)
+            strcat(name, i ? ".a" : "a");
+        ssize_t bare = dns_query_write(7, name, DNS_TYPE_A, true, question, sizeof(question));
+        assert_int_equal(dns_query_pad(question, (size_t)bare, 128, (size_t)bare + 3), bare); /* no room */
+        size_t length = dns_query_pad(question, (size_t)bare, 128, sizeof(question));
+        assert_true(length % 128 == 0 && length >= (size_t)bare + 4 && length < (size_t)bare + 4 + 128);
+        assert_int_equal(dns_query_parse(question, length, &query), 0);
+        assert_true(query.edns);
+        assert_string_equal(query.name, name);
+        assert_int_equal(ldns_wire2pkt(&packet, question, length), LDNS_STATUS_OK);
+        assert_int_equal(ldns_pkt_qdcount(packet), 1);
+        const ldns_rdf *options = ldns_pkt_edns_data(packet);
+        assert_int_equal(ldns_rdf_size(options), length - (size_t)bare);
+        assert_int_equal(ldns_read_uint16(ldns_rdf_data(options)), 12); /* PADDING */
+        assert_int_equal(ldns_read_uint16(ldns_rdf_data(options) + 2), length - (size_t)bare - 4);
+        ldns_pkt_free(packet);
+    }
+}
+
 static void our_refusals_are_read(void **state)
 {
     (void)state;
@@ -223,6 +251,7 @@ int main(void)
         cmocka_unit_test(the_same_records_come_out),
         cmocka_unit_test(our_questions_are_read),
         cmocka_unit_test(questions_of_ldns_are_read),
+        cmocka_unit_test(our_padding_is_read),
         cmocka_unit_test(our_refusals_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
