@@ -535,7 +535,7 @@ void flow_start(struct capture *capture, const struct capture_listener *listener
     flow_set_state(flow, FLOW_SNIFF);
     if (poller_add(&capture->worker->poller, &flow->client.poll, fd) < 0) {
         flow->client.poll.fd = fd;
-        flow_end(flow, AUDIT_CLOSE_GATEWAY, "no_poll", true);
+        flow_end(flow, AUDIT_CLOSE_GATEWAY, "no_poll_before_a_verdict", true);
         return;
     }
     if (!admit(flow, listener))

@@ -85,7 +85,10 @@ void daemon_feed(struct daemon *d)
         return;
     int r = feed(d);
     watch_change(&d->loop, &d->channel_watch, r == -EAGAIN ? EPOLLIN | EPOLLOUT : EPOLLIN);
-    /* Another error: the worker is dying, SIGCHLD will say so. */
+    if (r < 0 && r != -EAGAIN && r != -EPIPE && r != -ECONNRESET) { /* those two: it is dying, SIGCHLD will say so */
+        log_error("cannot talk to the worker (%s): a new one gets everything anew", strerror(-r));
+        worker_process_kill(&d->worker);
+    }
 }
 
 static void worker_answered(struct daemon *d, const struct channel_message *message)
@@ -142,8 +145,11 @@ static void channel_ready(struct watch *watch, uint32_t events)
     fd_close(&unused);
     if (got == 1 && message.serial != 0 && (message.type == CHANNEL_READY || message.type == CHANNEL_FAILED))
         worker_answered(d, &message);
-    else if (got == 0 || (got < 0 && got != -EAGAIN && got != -EBADMSG))
+    else if (got == 0 || (got < 0 && got != -EAGAIN && got != -EBADMSG)) {
         watch_stop(&d->loop, watch); /* SIGCHLD will follow */
+        if (got < 0) /* an answer is lost, and whoever waits for it would wait for ever */
+            worker_process_kill(&d->worker);
+    }
 }
 
 static void each_enrolment(struct daemon *d, void (*call)(struct enrolment *enrolment))

@@ -53,7 +53,9 @@ static int work(const struct enrol_plan *plan, struct capture_sockets *sockets, 
             return 0;
         }
         r = sealed_capture(&plan->sealed, sockets, &result->group, err);
-        return r < 0 ? r : sealed_fingerprint(&result->fingerprint, err);
+        if (r == 0 && (r = sealed_fingerprint(&result->fingerprint, err)) < 0 && !plan->past)
+            sealed_remove(plan->sealed.attached, NULL); /* what was captured before stays closed instead */
+        return r;
     case ENROL_RENEW:
     case ENROL_UPDATE:
         return again(plan, sockets, result, err);

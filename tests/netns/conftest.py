@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import evasion  # noqa: E402
 import lab as laboratory  # noqa: E402
 import origins  # noqa: E402
 
@@ -27,6 +28,14 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "smoke: also run against the sanitized binary")
+    config.addinivalue_line("markers", "evasion: serves a row of the evasion table (evasion.py)")
+
+
+def pytest_collection_modifyitems(items):
+    named = {test for _, _, _, tests in evasion.rows() for test in tests}
+    for item in items:
+        if f"{item.path.stem.removeprefix('test_')}::{getattr(item, 'originalname', item.name)}" in named:
+            item.add_marker(pytest.mark.evasion)
 
 
 def make_folder():

@@ -62,7 +62,8 @@ def test_the_gateway_works_with_no_more_rights_than_the_unit_leaves(make_gateway
     assert unit_values("ProtectKernelTunables") == [["yes"]] and unit_values("ReadWritePaths") == [["/proc/sys/net"]]
     strict = make_gateway(start=False)
     plain = strict.command
-    story = "mount --bind /proc/sys /proc/sys && mount --bind /proc/sys/net /proc/sys/net && " \
+    assert unit_values("ProtectProc") == [["ptraceable"]]
+    story = "mount -t proc -o hidepid=ptraceable proc /proc && mount --bind /proc/sys /proc/sys && mount --bind /proc/sys/net /proc/sys/net && " \
             "mount -o remount,ro,bind /proc/sys && exec \"$@\""
     strict.command = lambda: ["unshare", "--mount", "sh", "-c", story, "sh", "setpriv", "--bounding-set",
                               ",".join(["-all", *(f"+{name}" for name in kept)]), "--inh-caps", "-all", "--no-new-privs", "--",

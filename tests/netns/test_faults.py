@@ -1,0 +1,397 @@
+"""
+Faults, put in one after the other (tests/faults/faults.c): whatever fails or dies, nothing is open that was closed, nothing is left over,
+and service comes back without help.
+"""
+import contextlib
+import errno
+import json
+import mmap
+import os
+import re
+import select
+import signal
+import struct
+import time
+from pathlib import Path
+
+import pytest
+
+from daemon import Gateway
+from gateway_fixtures import gateway, make_gateway  # noqa: F401
+from lab import NAME_SERVER, wait_until
+
+KINDS = ["memory", "socket", "accept4", "connect", "sendmsg", "recvmsg", "sendto", "recvfrom", "read", "write", "writev", "splice", "pipe2",
+         "epoll_ctl", "setsockopt", "getsockopt", "bind", "listen", "openat", "fsync", "renameat", "unlinkat", "fork", "sendmmsg",
+         "recvmmsg", "setns", "socketpair"]
+ANY_BUT_MEMORY, DIE = 255, -1
+FIELDS = {"kind": 0, "process": 1, "countdown": 2, "code": 3, "ahead": 4, "hits": 5}
+
+POLICY = """
+policies:
+  agents: {allow: [allowed.example, "tcp://ssh.example:22", "198.18.7.0/24", "198.18.66.0/24:443"]}
+default: deny
+"""
+
+
+class Faults:
+    """The file that the preloaded object maps."""
+
+    def __init__(self, path):
+        size = 4 * (len(FIELDS) + len(KINDS))
+        path.write_bytes(bytes(size))
+        path.chmod(0o666)
+        with open(path, "r+b") as file:
+            self.map = mmap.mmap(file.fileno(), size)
+
+    def set(self, field, value):
+        struct.pack_into("<i", self.map, 4 * FIELDS[field], value)
+
+    def get(self, field):
+        return struct.unpack_from("<i", self.map, 4 * FIELDS[field])[0]
+
+    def arm(self, kind, nth, code, process=0):
+        self.set("kind", 0)
+        for field, value in (("process", process), ("countdown", nth), ("code", code), ("hits", 0)):
+            self.set(field, value)
+        self.set("kind", kind if isinstance(kind, int) else 1 + KINDS.index(kind))
+
+    def disarm(self):
+        """How often it struck."""
+        self.set("kind", 0)
+        return self.get("hits")
+
+
+@pytest.fixture
+def faulty(lab, request):
+    """A gateway with the object preloaded, and its faults."""
+    binary = Path(request.config.getoption("--binary") or os.environ.get("SALLYPORT_BINARY") or "build/cli/sallyport").resolve()
+    preload = binary.parent.parent / "tests/faults/faults.so"
+    if not preload.exists():
+        pytest.skip("tests/faults/faults.so is not built (a sanitized build has its own allocator)")
+    gateway = Gateway(lab, POLICY)
+    gateway.faults = Faults(gateway.folder / "faults")
+    plain = gateway.command
+    gateway.command = lambda: ["env", f"LD_PRELOAD={preload}", f"SALLYPORT_FAULTS={gateway.folder}/faults", *plain()]
+    gateway.start()
+    yield gateway
+    gateway.faults.disarm()
+    gateway.close()
+    gateway.log()
+
+
+# What a container tries, again and again: DNS, a flow that is allowed, two that are not.
+PROBE = r"""
+import socket, sys
+def ask(name):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(1)
+        try:
+            s.sendto(b"\x12\x34\1\0\0\1\0\0\0\0\0\0" + b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\0\0\1\0\1", ("192.0.2.53", 53))
+            answer = s.recv(512)
+            return "answer" if answer[3] & 15 == 0 and answer[7] else "refused"
+        except OSError: return "nothing"
+def get(host, place):
+    with socket.socket() as c:
+        c.settimeout(2)
+        try:
+            c.connect((place, 80))
+            c.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            return c.recv(100)[9:12].decode() or "nothing"
+        except OSError: return "nothing"
+def other():
+    with socket.socket() as c:
+        c.settimeout(2)
+        try:
+            c.connect(("198.18.4.1", 22)); return "open" if c.recv(9) else "nothing"
+        except OSError: return "nothing"
+print("ready", flush=True)
+for line in sys.stdin:
+    print(ask("allowed.example"), ask("denied.example"), get("allowed.example", "198.18.1.1"), get("denied.example", "198.18.2.1"), other(), flush=True)
+"""
+GOOD = ["answer", "refused", "200", "403", "nothing"]
+
+
+class Prober:
+    def __init__(self, box):
+        self.process = box.start("/usr/bin/python3", "-c", PROBE)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def probe(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        ready, _, _ = select.select([self.process.stdout], [], [], 30)
+        assert ready, "the container waits without end"
+        return self.process.stdout.readline().split()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+def assert_closed(got):
+    """Whatever was denied stayed so."""
+    allowed_dns, denied_dns, allowed, denied, other = got
+    assert denied_dns in ("refused", "nothing") and denied in ("403", "503", "nothing") and other == "nothing", got
+    assert allowed in ("200", "403", "502", "503", "504", "nothing") and allowed_dns in ("answer", "refused", "nothing"), got
+
+
+def descriptors(pid):
+    """How many, but for those that a pool or a cache may keep."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+WORKER_FAULTS = [("memory", errno.ENOMEM), ("socket", errno.EMFILE), ("socket", errno.ENOBUFS), ("accept4", errno.EMFILE), ("accept4", errno.ENFILE),
+                 ("accept4", errno.ENOBUFS), ("accept4", errno.ENOMEM), ("accept4", errno.ECONNABORTED), ("connect", errno.ENOBUFS),
+                 ("connect", errno.EADDRNOTAVAIL), ("sendmsg", errno.ENOBUFS), ("recvmsg", errno.ENOMEM), ("sendto", errno.ENOBUFS),
+                 ("recvfrom", errno.ENOMEM), ("sendmmsg", errno.ENOBUFS), ("recvmmsg", errno.ENOMEM), ("read", errno.EIO), ("write", errno.ENOSPC),
+                 ("writev", errno.ENOSPC), ("splice", errno.ENOMEM), ("pipe2", errno.EMFILE), ("epoll_ctl", errno.ENOSPC),
+                 ("setsockopt", errno.ENOBUFS), ("getsockopt", errno.ENOBUFS)]
+
+
+@pytest.mark.parametrize("kind, code", WORKER_FAULTS, ids=[f"{kind} {errno.errorcode[code]}" for kind, code in WORKER_FAULTS])
+def test_every_call_of_the_worker_may_fail(faulty, kind, code):
+    """The nth call of a kind while a container looks up, connects and is refused, for every n there is."""
+    box = faulty.container("--policy", "agents")
+    prober = Prober(box)
+    wait_until(lambda: prober.probe() == GOOD, "service")
+    first = worker = faulty.worker()
+    before, struck = descriptors(worker), 0
+    for nth in range(1, 400):
+        faulty.faults.arm(kind, nth, code, worker)
+        got = prober.probe()
+        hit = faulty.faults.disarm()
+        assert_closed(got)
+        if not hit:
+            break
+        struck += 1
+        if faulty.status()["worker"] != worker:  # it may end where nothing else is left to do: its successor serves
+            wait_until(lambda: faulty.status()["ready"], "the next worker")
+            worker = faulty.worker()
+            assert "the next one starts in" in faulty.log()
+        if prober.probe() != GOOD:  # a pause after accept, a name that just failed: a moment, not for ever
+            wait_until(lambda: prober.probe() == GOOD, f"service after {kind} {nth}")
+    assert struck or kind not in ("memory", "accept4", "socket", "connect")  # the others depend on how the worker goes about it
+    prober.close()
+    if worker == first:
+        wait_until(lambda: descriptors(worker) <= before + 4, f"descriptors back at {before}")
+    assert faulty.stop() == 0
+    faulty.audit(complete=worker == first)  # a worker that died wrote no ends
+
+
+ENROL_FAULTS = [("memory", errno.ENOMEM), ("socket", errno.EMFILE), ("sendmsg", errno.ENOBUFS), ("recvmsg", errno.ENOMEM), ("sendto", errno.ENOBUFS),
+                ("recvfrom", errno.ENOBUFS), ("bind", errno.EADDRINUSE), ("listen", errno.EADDRINUSE), ("openat", errno.ENFILE),
+                ("write", errno.ENOSPC), ("fsync", errno.EIO), ("renameat", errno.EROFS), ("fork", errno.EAGAIN), ("setsockopt", errno.ENOPROTOOPT),
+                ("setns", errno.EPERM), ("socketpair", errno.EMFILE), ("read", errno.EIO), ("epoll_ctl", errno.ENOMEM)]
+
+
+def nothing_is_left(gateway, box):
+    wait_until(lambda: box.sockets() == 0 and "sallyport" not in box.ruleset(), "the namespace as it was", 20)
+    assert box.id not in {row["id"] for row in gateway.told("ps")}
+    assert not list(gateway.state.glob(f"{box.id}*"))
+
+
+@pytest.mark.parametrize("kind, code", ENROL_FAULTS, ids=[f"{kind} {errno.errorcode[code]}" for kind, code in ENROL_FAULTS])
+def test_every_call_of_an_enrolment_may_fail(faulty, kind, code):
+    """In the monitor and its children: an enrolment is whole, or refused with a reason and leaves nothing."""
+    box = faulty.container(enroll=False)
+    worker = faulty.worker()
+    struck = 0
+    for nth in range(1, 2000):
+        if nth % 50 == 0:  # connection tracking remembers for half a minute where a namespace's datagrams went to
+            box.close()
+            box = faulty.container(enroll=False)
+        faulty.faults.arm(kind, nth, code, -worker)
+        done = faulty.ask("enroll", "--pid", box.pid, "--id", box.id, "--policy", "agents")
+        hit = faulty.faults.disarm()
+        assert faulty.process.poll() is None, faulty.log()
+        if done.returncode and "without an answer" not in done.stderr:
+            assert hit and done.stderr.strip(), (nth, done.stderr)
+            nothing_is_left(faulty, box)
+        elif done.returncode:  # it was the answer that failed: then it is whole, or nothing
+            assert hit
+            if box.id in {row["id"] for row in faulty.told("ps")}:
+                wait_until(lambda: faulty.ask("verify", box.id).returncode == 0, "an enrolment that is whole")
+                assert faulty.ask("withdraw", box.id).returncode == 0
+            nothing_is_left(faulty, box)
+        else:
+            wait_until(lambda: faulty.ask("verify", box.id).returncode == 0, "an enrolment that is whole")
+            assert faulty.ask("withdraw", box.id).returncode == 0
+        if not hit:
+            break
+        struck += 1
+    assert struck or kind in ("fsync", "read", "write", "renameat", "epoll_ctl")
+    assert faulty.ask("enroll", "--pid", box.pid, "--id", box.id, "--policy", "agents").returncode == 0
+    assert box.curl("https://allowed.example/").returncode == 0
+
+
+def test_the_monitor_killed_at_every_step_of_an_enrolment(faulty):
+    """Each system call of the monitor between the request and the answer is once its last."""
+    box = faulty.container(enroll=False)
+    monitor = faulty.process.pid
+    for nth in range(1, 500):
+        faulty.faults.arm(ANY_BUT_MEMORY, nth, DIE, monitor)
+        done = faulty.ask("enroll", "--pid", box.pid, "--id", box.id, "--policy", "agents")
+        hit = faulty.faults.disarm()
+        if not hit:
+            assert done.returncode == 0, done
+            break
+        faulty.process.wait(10)
+        # Nobody serves it: enrolled or not, nothing gets out.
+        assert box.curl("http://allowed.example/", "--resolve", "allowed.example:80:198.18.1.1", "--max-time", "1").returncode != 0
+        begun = faulty.log().count("ready: ")
+        faulty.start()
+        wait_until(lambda: faulty.log().count("ready: ") > begun, "the next monitor")
+        monitor = faulty.process.pid
+        listed = {row["id"] for row in faulty.told("ps")}
+        if box.id in listed:  # it got as far as the state file: then it is served
+            wait_until(lambda: faulty.ask("verify", box.id).returncode == 0, "what was begun to be whole")
+            assert faulty.ask("withdraw", box.id).returncode == 0
+        # A monitor that died before it knew of rules in force cannot take them back: they are closed, and the next enrolment
+        # replaces them.
+        wait_until(lambda: box.sockets() == 0, "no socket in the namespace", 20)
+        assert not list(faulty.state.glob(f"{box.id}*"))
+    assert nth > 5
+    assert box.curl("https://allowed.example/").returncode == 0
+
+
+# --- the worker, in the middle of a flow ------------------------------------------------------------------------------
+
+STATES = {
+    "nothing was sent": ("198.18.1.1", 443, b"", None),
+    "half a hello": ("198.18.1.1", 443, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", None),
+    "half a request": ("198.18.1.1", 80, b"GET / HTTP/1.1\r\nHost: allowed", None),
+    "connecting": ("198.18.66.1", 443, b"", None),
+    "relaying": ("198.18.7.1", 7002, b"", b"welcome\n"),
+    "in the middle of an upload": ("198.18.7.1", 7000, bytes(50000), None),
+    "the origin has finished": ("198.18.7.1", 7003, b"", b"welcome\n"),
+    "between two requests": ("198.18.1.1", 80, b"GET / HTTP/1.1\r\nHost: allowed.example\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
+    "refused, and not gone": ("198.18.2.1", 80, b"GET / HTTP/1.1\r\nHost: denied.example\r\n\r\n", b"HTTP/1.1 403"),
+}
+HANG = r"""
+import json, socket, sys
+place, port, data, expected = json.loads(sys.argv[1])
+c = socket.create_connection((place, port)); c.sendall(bytes.fromhex(data)); got = b""
+while len(got) < len(expected) and (more := c.recv(len(expected) - len(got))): got += more
+print(json.dumps(got.decode()), flush=True)
+sys.stdin.readline()
+c.settimeout(10)
+try:
+    while c.recv(65536): pass
+    print("fin")
+except ConnectionResetError: print("rst")
+except OSError as problem: print(problem)
+"""
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_worker_killed_at_every_state_of_a_flow(make_gateway, state):
+    gateway = make_gateway(POLICY)
+    box = gateway.container("--policy", "agents")
+    assert box.curl("https://allowed.example/").returncode == 0
+    place, port, data, expected = STATES[state]
+    client = box.start("/usr/bin/python3", "-c", HANG, json.dumps([place, port, data.hex(), (expected or b"").decode()]))
+    assert json.loads(client.stdout.readline()) == (expected or b"").decode()
+    before = gateway.kill_worker()
+    client.stdin.write("\n")
+    client.stdin.flush()
+    assert client.stdout.readline().strip() in ("rst", "fin")  # told at once, not left to wait
+    client.wait(10)
+    gateway.await_new_worker(before, 10)
+    wait_until(lambda: box.curl("https://allowed.example/").returncode == 0, "service")
+    assert "killed by signal 9" in gateway.log()
+    denied = box.curl("http://denied.example/", "--resolve", "denied.example:80:198.18.2.1", "-o", "/dev/null", "-w", "%{http_code}")
+    assert denied.stdout == "403"
+
+
+# --- what a power cut leaves ------------------------------------------------------------------------------------------
+
+def test_state_files_as_a_power_cut_leaves_them(make_gateway):
+    """Cut short at any length, empty, all zeros, half-written beside the whole one: what is whole is served, the rest is told and gone."""
+    gateway = make_gateway(POLICY)
+    whole, hurt = gateway.container("--policy", "agents"), gateway.container("--policy", "agents")
+    record = gateway.state / f"{hurt.id}.json"
+    text = record.read_bytes()
+    damaged = [b"", bytes(len(text)), bytes(4096), text[:1], text[:len(text) // 2], text[:-1], text.rstrip()[:-1], text + text, b"[]", b"{}"]
+    for data in damaged:
+        gateway.kill()
+        record.write_bytes(data)
+        (gateway.state / f"{whole.id}.new").write_bytes(text[:40])  # the next version, which never came to be
+        (gateway.state / "never-was.new").write_bytes(b"")
+        begun = gateway.log().count("ready: ")
+        gateway.start()
+        wait_until(lambda: gateway.log().count("ready: ") > begun, "the next monitor")
+        wait_until(lambda: whole.curl("https://allowed.example/").returncode == 0, "the whole one to be served")
+        listed = {row["id"] for row in gateway.told("ps")}
+        assert whole.id in listed
+        if hurt.id not in listed:
+            assert f"removing the state file {hurt.id}.json" in gateway.log() and not record.exists()
+            assert hurt.curl("http://allowed.example/", "--resolve", "allowed.example:80:198.18.1.1", "--max-time", "2").returncode != 0
+            gateway.told("enroll", "--pid", hurt.pid, "--id", hurt.id, "--policy", "agents")
+        assert hurt.curl("https://allowed.example/").returncode == 0
+        assert not list(gateway.state.glob("*.new"))
+        assert record.exists()
+
+
+# --- clocks, disks, name servers --------------------------------------------------------------------------------------
+
+def test_a_clock_that_jumps_changes_nothing(faulty):
+    box = faulty.container("--policy", "agents")
+    held = box.start("/usr/bin/python3", "-c", HANG, json.dumps(["198.18.7.1", 7002, "", "welcome\n"]))
+    assert json.loads(held.stdout.readline()) == "welcome\n"
+    for ahead in (86400 * 365, -86400 * 365, 3, 0):
+        faulty.faults.set("ahead", ahead)
+        assert box.curl("https://allowed.example/").returncode == 0
+        assert box.curl("http://denied.example/", "--resolve", "denied.example:80:198.18.2.1", "-o", "/dev/null", "-w", "%{http_code}").stdout == "403"
+    held.stdin.close()
+    held.kill()
+    assert faulty.stop() == 0
+    audit = faulty.audit()
+    years = {event["@timestamp"][:4] for event in audit}
+    assert len(years) == 3  # it is told as the clock told it
+    for event in audit.where(event_action="flow-ended"):
+        assert 0 <= event["event.duration"] < 60e9, event  # durations are another clock's
+
+
+def test_a_full_disk_denies_and_an_emptied_one_serves(lab, make_gateway):
+    gateway = make_gateway(POLICY, start=False)
+    place = gateway.folder / "disk"
+    place.mkdir()
+    gateway.audit_path = place / "audit.jsonl"
+    # Mounted where the gateway alone sees it.
+    plain = gateway.command
+    story = f'mount -t tmpfs -o size=64k none {place} && exec "$@"'
+    gateway.command = lambda: ["unshare", "--mount", "sh", "-c", story, "sh", *plain()]
+    gateway.start()
+    inside = Path(f"/proc/{gateway.process.pid}/root{place}")
+    box = gateway.container("--policy", "agents")
+    assert box.curl("https://allowed.example/").returncode == 0
+    with contextlib.suppress(OSError), open(inside / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(1024))
+
+    def refused():
+        return box.curl("http://allowed.example/", "--resolve", "allowed.example:80:198.18.1.1").returncode != 0 or \
+            "audit_unavailable" in box.curl("http://allowed.example/", "--resolve", "allowed.example:80:198.18.1.1").stdout
+    wait_until(refused, "a refusal for want of an audit log")
+    (inside / "filler").unlink()
+    wait_until(lambda: box.curl("https://allowed.example/").stdout.startswith("allowed.example at"), "service")
+    text = (inside / "audit.jsonl").read_text()
+    numbers = [json.loads(line)["event"]["sequence"] for line in text.splitlines()]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_silent_name_server_costs_the_names_that_need_it(make_gateway):
+    gateway = make_gateway(POLICY, start=False)
+    gateway.config.write_text(gateway.config.read_text().replace(NAME_SERVER, "198.18.66.1"))
+    gateway.start()
+    box = gateway.container("--policy", "agents")
+    begin = time.monotonic()
+    denied = box.do("dig", "+tries=1", "+time=5", "denied.example")
+    assert "NXDOMAIN" in denied.stdout
+    assert "SERVFAIL" in box.do("dig", "+tries=1", "+time=30", "allowed.example").stdout
+    assert time.monotonic() - begin < 30
+    assert box.do("/usr/bin/python3", "-c", "import socket; print(socket.create_connection(('198.18.7.1', 7002)).recv(9))").stdout.startswith("b'welcome")
+    # And answered again as soon as there is one.
+    gateway.config.write_text(gateway.config.read_text().replace("198.18.66.1", NAME_SERVER))
+    gateway.told("reload")
+    assert box.curl("https://allowed.example/").returncode == 0
