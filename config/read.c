@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define COUNT(array) (sizeof(array) / sizeof(*(array)))
 #define FIELDS(table) table, COUNT(table)
@@ -224,7 +225,11 @@ static void read_tls_certificate(struct load *load, const struct node *node, voi
 static void read_tls_key(struct load *load, const struct node *node, void *object)
 {
     struct config_admin *admin = object;
+    struct stat status;
     read_pem(load, node, "key", "PRIVATE KEY", &admin->key, &admin->key_length);
+    const char *path = admin->key && !load->bundle ? load_path(load, node->text) : NULL;
+    if (path && stat(path, &status) == 0 && status.st_mode & S_IROTH)
+        report_warning(load, node->mark, "%s can be read by everybody: chmod o= it", path);
 }
 
 static void read_tls_client_ca(struct load *load, const struct node *node, void *object)

@@ -488,6 +488,15 @@ def test_the_key_is_told_nowhere(make_tls):
     assert gateway.status()["policy_version"] != version
 
 
+def test_a_key_for_everybody_to_read_is_warned_of(make_gateway):
+    gateway = make_gateway(start=False, settings=TLS)
+    key = Files(gateway).folder / "key.pem"
+    for mode, warned in ((0o644, True), (0o640, False)):
+        key.chmod(mode)
+        done = gateway.lab.direct([gateway.lab.binary, "policy", "check", gateway.config])
+        assert done.status == 0 and ("read by everybody" in done.err) == warned, done
+
+
 def test_in_the_clear_to_everybody_is_warned_of(make_gateway):
     gateway = make_gateway(start=False, settings=PLAIN.replace("127.0.0.1:9464", '"0.0.0.0:9464"'))
     done = gateway.lab.direct([gateway.lab.binary, "policy", "check", gateway.config])

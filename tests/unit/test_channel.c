@@ -288,9 +288,35 @@ static void oversized_messages_are_refused(void **state)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, make_channel, drop_channel)
 
+static void a_listener_of_the_admin_endpoint_comes_or_goes(void **state)
+{
+    int *ends = *state, listener = file(), got = -1, before = open_descriptors();
+    struct channel_message message;
+    struct capture_sockets none = CAPTURE_SOCKETS_NONE;
+    assert_int_equal(channel_send_admin(ends[0], listener), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &none, &got), 1);
+    assert_int_equal(message.type, CHANNEL_ADMIN);
+    assert_true(same_file(got, listener));
+    fd_close(&got);
+    assert_int_equal(channel_send_admin(ends[0], -1), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &none, &got), 1);
+    assert_int_equal(message.type, CHANNEL_ADMIN);
+    assert_int_equal(got, -1);
+
+    /* A descriptor that is promised has to be there, and only one. */
+    const struct channel_message promised = {.type = CHANNEL_ADMIN, .present = 1}, odd = {.type = CHANNEL_ADMIN, .present = 2};
+    assert_int_equal(fds_send(ends[0], &promised, sizeof(promised), NULL, 0), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &none, &got), -EBADMSG);
+    assert_int_equal(fds_send(ends[0], &odd, sizeof(odd), (int[]){listener, listener}, 2), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &none, &got), -EBADMSG);
+    assert_int_equal(open_descriptors(), before);
+    fd_close(&listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        CASE(a_listener_of_the_admin_endpoint_comes_or_goes),
         CASE(capture_carries_any_subset),
         CASE(a_network_is_a_capture_that_no_container_can_be),
         CASE(audit_carries_its_file),
