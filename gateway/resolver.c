@@ -36,6 +36,7 @@ struct resolver_exchange {
     unsigned attempt, attempts_max;
     unsigned tried; /* servers of this round, a bit each */
     size_t server;  /* that is being asked */
+    uint64_t asked_ns;
     int last_error;
     uint8_t question[2 + QUESTION_MAX]; /* behind the two length bytes of TCP */
     size_t question_length, question_fixed; /* all of it; what the answer has to repeat */
@@ -101,6 +102,8 @@ static size_t server_next(struct resolver_exchange *x)
 static void server_failed(struct resolver_exchange *x)
 {
     struct resolver_health *health = &x->resolver->health[x->server];
+    if (x->resolver->metrics)
+        metric_add(&x->resolver->metrics->dns_upstream_failures, 1);
     if (++health->failures >= RESOLVER_FAILURES)
         health->well_again_ms = uv_now(x->resolver->timeouts.timer.loop) + RESOLVER_SICK_MS;
 }
@@ -125,6 +128,8 @@ static bool is_servers_fault(int error)
 static void server_answered(struct resolver_exchange *x)
 {
     x->resolver->health[x->server] = (struct resolver_health){0};
+    if (x->resolver->metrics)
+        metrics_observe_dns(x->resolver->metrics, uv_hrtime() - x->asked_ns);
 }
 
 static void attempt_failed(struct resolver_exchange *x, int error)
@@ -336,6 +341,7 @@ static void attempt_start(struct resolver_exchange *x)
         x->over_tls = x->server < x->resolver->server_count && *x->resolver->servers[x->server].name;
         r = question_write(x);
     }
+    x->asked_ns = uv_hrtime();
     deadline_start(&x->resolver->timeouts, &x->deadline);
     if (r == 0)
         r = attempt_open(x);

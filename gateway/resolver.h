@@ -22,6 +22,7 @@
 #include "gateway/dns_message.h"
 #include "gateway/dot.h"
 #include "gateway/poller.h"
+#include "redirect/metrics.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -47,6 +48,7 @@ struct resolver {
     struct deadline_queue timeouts, dot_idle;
     struct list exchanges;
     unsigned outstanding, outstanding_max;
+    struct metrics_worker *metrics; /* set it after resolver_init(); NULL: nobody counts */
 };
 
 /* No servers: every question fails. `authorities` (for servers with TLS) is borrowed, and may be NULL without such. */

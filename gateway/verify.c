@@ -64,6 +64,7 @@ struct verifier {
     struct poller *poller;
     struct config_snapshot *const *snapshot;
     struct authorities *authorities;
+    struct metrics_worker *metrics; /* NULL: nobody counts */
     struct deadline_queue timeouts, paces;
     struct deadline pace; /* waits while VERIFY_PER_SECOND is used up */
     struct rate rate;
@@ -168,6 +169,8 @@ static void check_end(struct check *c, const struct proof_result *result)
     struct proof_result kept = *result;
     struct list waiters;
     uint64_t for_ms = time_to_keep(&kept);
+    if (v->metrics)
+        metric_add(&v->metrics->verifications[kept.proven ? METRICS_PROVEN : kept.seen ? METRICS_NOT_PROVEN : METRICS_NOT_SEEN], 1);
     if (for_ms && c->poll.fd >= 0) /* without a socket it says something about us */
         known_add(v, &c->key, &kept, for_ms);
     list_init(&waiters);
@@ -372,6 +375,12 @@ int verify_start(struct verifier *v, const char *name, const struct addr *addres
 }
 
 /* ---- life ---- */
+
+void verifier_count_in(struct verifier *verifier, struct metrics_worker *metrics)
+{
+    if (verifier)
+        verifier->metrics = metrics;
+}
 
 struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller, struct authorities *authorities,
                                  struct config_snapshot *const *snapshot)

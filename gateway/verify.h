@@ -18,6 +18,7 @@
 #include "gateway/authorities.h"
 #include "gateway/deadline.h"
 #include "gateway/poller.h"
+#include "redirect/metrics.h"
 
 #define VERIFY_PARALLEL 32
 #define VERIFY_PER_SECOND 100
@@ -40,6 +41,7 @@ struct verify_waiter {
 /* `snapshot` is where the current configuration is found; `authorities` is borrowed. NULL when out of memory. */
 struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller, struct authorities *authorities,
                                  struct config_snapshot *const *snapshot);
+void verifier_count_in(struct verifier *verifier, struct metrics_worker *metrics); /* accepts NULL for the verifier */
 /* Nobody may be waiting any more; the loop must run once more. Accepts NULL. */
 void verifier_destroy(struct verifier *verifier);
 /* Other authorities count: what the old ones proved is forgotten. */

@@ -364,6 +364,7 @@ static void start_resolver(struct worker *w)
         resolver_read_host_servers("/etc/resolv.conf", w->host_servers, RESOLVER_SERVERS_MAX);
     const struct config_resolver *servers = name_servers(w, &count);
     resolver_init(&w->resolver, &w->loop, &w->poller, w->authorities, servers, count);
+    w->resolver.metrics = w->metrics;
 }
 
 void worker_apply_config(struct worker *w)
@@ -468,6 +469,7 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     start_resolver(w);
     w->forwarder = forwarder_create(&w->loop, &w->poller, &w->resolver, &w->snapshot);
     w->verifier = verifier_create(&w->loop, &w->poller, w->authorities, &w->snapshot);
+    verifier_count_in(w->verifier, w->metrics);
     w->names = namebook_create(NAMEBOOK_PAIRS);
     w->report = report_create();
     if (!w->associations.buckets || !w->forwarder || !w->verifier || !w->names || !w->report)

@@ -69,6 +69,11 @@ void metrics_observe_setup(struct metrics_worker *worker, uint64_t ns)
     observe(&worker->setup, &flow_bounds, ns);
 }
 
+void metrics_observe_dns(struct metrics_worker *worker, uint64_t ns)
+{
+    observe(&worker->dns, &flow_bounds, ns);
+}
+
 void metrics_observe_lag(struct metrics_worker *worker, uint64_t ns)
 {
     observe(&worker->lag, &lag_bounds, ns);
@@ -213,10 +218,12 @@ static const char *const limit_words[] = {[METRICS_LIMIT_CONTAINER_FLOWS] = "con
                                           [METRICS_LIMIT_NEW_FLOWS] = "new_flows",
                                           [METRICS_LIMIT_DNS_QUERIES] = "dns_queries",
                                           [METRICS_LIMIT_MEMORY] = "memory"};
+static const char *const verification_words[] = {
+    [METRICS_PROVEN] = "proven", [METRICS_NOT_PROVEN] = "refused", [METRICS_NOT_SEEN] = "no_certificate"};
 static const char *const direction_words[] = {"up", "down"};
 _Static_assert(COUNT(protocols) == METRICS_PROTOCOLS && COUNT(decision_words) == METRICS_DECISIONS &&
                    COUNT(error_words) == METRICS_UPSTREAM_ERRORS && COUNT(query_words) == METRICS_QUERIES &&
-                   COUNT(limit_words) == METRICS_LIMITS,
+                   COUNT(limit_words) == METRICS_LIMITS && COUNT(verification_words) == METRICS_VERIFICATIONS,
                "a word for each value");
 _Static_assert(offsetof(struct metrics_worker, bytes_down) == offsetof(struct metrics_worker, bytes_up) + sizeof(metric),
                "neighbours, for counters()");
@@ -264,6 +271,10 @@ static void render_service(struct text *to, const struct metrics *m)
     counters(to, m, "dns_queries", NULL, "DNS questions of containers, by what the policy says of the name.", "decision", query_words,
              METRICS_QUERIES, AT(dns_queries));
     counter(to, "dns_cache_hits", "DNS questions answered from the cache.", sum(m, AT(dns_cache_hits)));
+    histogram(to, m, "dns_upstream_duration_seconds", "From a question to a name server until its answer.", &flow_bounds, AT(dns));
+    counter(to, "dns_upstream_failures", "Questions that a name server did not answer.", sum(m, AT(dns_upstream_failures)));
+    counters(to, m, "origin_verifications", NULL, "Certificates of origins looked at, by what they showed.", "result", verification_words,
+             METRICS_VERIFICATIONS, AT(verifications));
     counter(to, "audit_events", "Audit events accepted.", sum(m, AT(audit_events)));
     counter(to, "audit_dropped", "Audit events left out because the queue was full or the file could not be written.",
             sum(m, AT(audit_dropped)));

@@ -71,15 +71,18 @@ enum metrics_query {
 };
 enum metrics_limit { METRICS_LIMIT_CONTAINER_FLOWS, METRICS_LIMIT_TOTAL_FLOWS, METRICS_LIMIT_NEW_FLOWS, METRICS_LIMIT_FLOW_RATE, METRICS_LIMIT_DNS_QUERIES, METRICS_LIMIT_MEMORY, METRICS_LIMITS };
 
+enum metrics_verification { METRICS_PROVEN, METRICS_NOT_PROVEN, METRICS_NOT_SEEN, METRICS_VERIFICATIONS };
+
 /* One worker's. */
 struct metrics_worker {
     metric decisions[METRICS_PROTOCOLS][METRICS_DECISIONS][ACL_REASON_COUNT];
     metric flows, bytes_up, bytes_down, packets_denied;
     metric upstream_errors[METRICS_UPSTREAM_ERRORS];
-    metric dns_queries[METRICS_QUERIES], dns_cache_hits;
+    metric dns_queries[METRICS_QUERIES], dns_cache_hits, dns_upstream_failures;
+    metric verifications[METRICS_VERIFICATIONS];
     metric limits[METRICS_LIMITS];
     metric audit_events, audit_dropped;
-    struct metric_histogram sniff, setup, lag;
+    struct metric_histogram sniff, setup, dns, lag;
 
     /* of the worker that is there now: set to nothing by the next one */
     metric flows_active, audit_queued_bytes, audit_failing, lag_max_ns;
@@ -102,6 +105,7 @@ void metrics_worker_start(struct metrics_worker *worker);
 
 void metrics_observe_sniff(struct metrics_worker *worker, uint64_t ns);
 void metrics_observe_setup(struct metrics_worker *worker, uint64_t ns);
+void metrics_observe_dns(struct metrics_worker *worker, uint64_t ns);
 void metrics_observe_lag(struct metrics_worker *worker, uint64_t ns);
 /* A connection to an origin failed: a negative errno. */
 void metrics_upstream_failed(struct metrics_worker *worker, int error);

@@ -501,3 +501,33 @@ def test_in_the_clear_to_everybody_is_warned_of(make_gateway):
     gateway = make_gateway(start=False, settings=PLAIN.replace("127.0.0.1:9464", '"0.0.0.0:9464"'))
     done = gateway.lab.direct([gateway.lab.binary, "policy", "check", gateway.config])
     assert done.status == 0 and "in the clear" in done.err and done.err.startswith(f"{gateway.config}:2:"), done
+
+
+# --- name servers and origins --------------------------------------------------------------------------------------
+
+def test_name_servers_and_verifications_are_counted(make_gateway):
+    policy = "policies: {agents: {verify_origin: always, allow: [allowed.example, expired.example, 'https://ssh.example:22']}}\n"
+    gateway = make_gateway(start=False)
+    gateway.settings = PLAIN + f", ca_file: {gateway.lab.folder}/ca.pem"
+    gateway.write_policy(policy)
+    gateway.start()
+    endpoint, box = Endpoint(gateway), gateway.container("--policy", "agents")
+    assert box.curl("https://allowed.example/").returncode == 0
+    assert box.curl("https://expired.example/").returncode != 0
+    assert box.curl("https://ssh.example:22/").returncode != 0
+    counted = endpoint.metrics()
+    assert by(counted, "origin_verifications_total", "result") == {"proven": 1, "refused": 1, "no_certificate": 1}
+    assert value(counted, "dns_upstream_duration_seconds_count") >= 3 and value(counted, "dns_upstream_failures_total") == 0
+    assert 0 < value(counted, "dns_upstream_duration_seconds_sum") < 60
+
+
+def test_a_name_server_that_does_not_answer_is_counted(make_gateway, lab):
+    gateway = make_gateway(start=False)
+    gateway.config.write_text(f"version: 1\ngateway: {{resolvers: [198.18.66.9], limits: {{connect_timeout: 6s}}{PLAIN}}}\n"
+                              "destinations: {allow: [198.18.0.0/15]}\npolicies: {agents: {allow: [allowed.example]}}\n")
+    gateway.start()
+    endpoint, box = Endpoint(gateway), gateway.container("--policy", "agents")
+    box.do("dig", "+tries=1", "+time=10", "@192.0.2.53", "allowed.example")
+    counted = endpoint.metrics()
+    assert value(counted, "dns_upstream_failures_total") >= 1
+    assert value(counted, "dns_upstream_duration_seconds_count") == 0
