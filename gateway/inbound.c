@@ -113,7 +113,8 @@ static void dial_inside(struct inbound *inbound, int socket)
 
 /* ---- the door ---- */
 
-static void make(struct door *door)
+/* A handshake of the container with itself: in most cases it is over when connect(2) returns. */
+static void begin(struct door *door)
 {
     struct sockaddr_storage to;
     socklen_t length = addr_to_sockaddr(&door->listens_at, &to);
@@ -136,13 +137,40 @@ static void made(struct door *door, int fd)
     disconnect(door->seed);
     if (r < 0 || list_empty(&door->waiting)) {
         close(fd);
-    } else {
-        struct inbound *first = list_entry(door->waiting.next, struct inbound, link);
-        list_remove(&first->link);
-        dial_inside(first, fd);
+        return;
+    }
+    struct inbound *first = list_entry(door->waiting.next, struct inbound, link);
+    list_remove(&first->link);
+    dial_inside(first, fd);
+}
+
+/* True when there may be more. */
+static bool accept_one(struct door *door)
+{
+    struct sockaddr_storage from;
+    socklen_t length = sizeof(from);
+    struct addr peer = {0};
+    int fd = accept4(door->listener.fd, (struct sockaddr *)&from, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return errno != EAGAIN;
+    addr_from_sockaddr((struct sockaddr *)&from, &peer);
+    if (door->making && addr_equal(&peer, &door->seed_at))
+        made(door, fd);
+    else
+        close(fd); /* a process of the container called; nobody is at home */
+    return true;
+}
+
+/* For all that wait, unless something is slow: then the listener's event goes on with it. */
+static void make(struct door *door)
+{
+    for (int i = 0; i < ACCEPT_BATCH && !list_empty(&door->waiting); i++) {
+        begin(door);
+        if (!accept_one(door))
+            return;
     }
     if (!list_empty(&door->waiting))
-        make(door);
+        poller_again(&door->published->capture->worker->poller, &door->listener);
 }
 
 static void door_ready(struct poll_handle *handle, uint32_t events)
@@ -150,19 +178,10 @@ static void door_ready(struct poll_handle *handle, uint32_t events)
     struct door *door = list_entry(handle, struct door, listener);
     (void)events;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
-        struct sockaddr_storage from;
-        socklen_t length = sizeof(from);
-        struct addr peer = {0};
-        int fd = accept4(handle->fd, (struct sockaddr *)&from, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0 && errno == EAGAIN)
+        if (!accept_one(door)) {
+            make(door);
             return;
-        if (fd < 0)
-            continue;
-        addr_from_sockaddr((struct sockaddr *)&from, &peer);
-        if (door->making && addr_equal(&peer, &door->seed_at))
-            made(door, fd);
-        else
-            close(fd); /* a process of the container called; nobody is at home */
+        }
     }
     poller_again(&door->published->capture->worker->poller, handle);
 }
