@@ -26,6 +26,10 @@ WEB = {
     "big.example": (5, 1),
     "git.example": (5, 2),
     "ws.example": (5, 3),
+    "npm.example": (5, 4),         # registries.py
+    "pypi.example": (5, 5),
+    "files.example": (5, 6),
+    "deb.example": (5, 7),
     "tls12.example": (6, 2),
     "tls13.example": (6, 3),
     "expired.example": (6, 4),     # with certificates that prove nothing
