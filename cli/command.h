@@ -25,7 +25,7 @@ extern const size_t command_count;
 extern const struct command command_status, command_completion;
 extern const struct command command_allow, command_deny, command_set, command_forget, command_show; /* runtime.c */
 extern const struct command command_exec, command_inspect, command_policy, command_gateway, command_enroll, command_withdraw,
-    command_verify, command_ps, command_reload, command_oci_hook, command_oci_runtime, command_log, command_cni, command_docker,
+    command_verify, command_ps, command_reload, command_upgrade, command_oci_hook, command_oci_runtime, command_log, command_cni, command_docker,
     command_podman;
 
 /* "usage: sallyport NAME ARGUMENTS" and the help text, on standard output. Returns EXIT_YES. */

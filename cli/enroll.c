@@ -326,6 +326,25 @@ static int reload(const struct command *self, int argc, char **argv)
     return EXIT_YES;
 }
 
+static int upgrade(const struct command *self, int argc, char **argv)
+{
+    struct request_options o = {0};
+    int status = read_options(self, argc, argv, false, 0, &o);
+    if (status != EXIT_YES)
+        return status;
+    if (o.help)
+        return command_help(self);
+    json_t *answer = ask(self, &o, json_pack("{s:s}", "do", "upgrade"), NULL, 0, &status);
+    if (!answer)
+        return status;
+    if (o.json)
+        request_print_json(answer);
+    else
+        printf("process %lld is the gateway now\n", (long long)json_integer_value(json_object_get(answer, "monitor")));
+    json_decref(answer);
+    return EXIT_YES;
+}
+
 #define COMMON_HELP \
     "  --control SOCKET  the gateway's socket; without it " CONTROL_DEFAULT_PATH "\n" \
     "  --json            the answer as JSON\n"
@@ -378,4 +397,12 @@ const struct command command_reload = {
     .summary = "has the gateway load its policy file anew",
     .run = reload,
     .help = COMMON_HELP "\nExit status: 0 it is in force; 1 it has errors, and the old one stays; 2 wrong use, or no gateway answers.\n",
+};
+
+const struct command command_upgrade = {
+    .name = "upgrade",
+    .arguments = "[--json]",
+    .summary = "has the gateway replaced by the program that is installed now, without a connection lost",
+    .run = upgrade,
+    .help = COMMON_HELP "\nExit status: 0 it is replaced; 1 the new one failed, and the old one runs on; 2 wrong use, or no gateway answers.\n",
 };

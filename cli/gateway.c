@@ -1,6 +1,7 @@
 /*
  * `sallyport gateway`: reads the options and the configuration, then is the daemon.
  */
+#include "cli/ask.h"
 #include "cli/policy_internal.h"
 #include "base/log.h"
 #include "gateway/admin.h"
@@ -11,6 +12,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,10 +24,19 @@
 
 struct gateway_options {
     const char *file, *control, *state, *audit, *drain, *api;
-    bool watch, help, remove_networks;
+    bool watch, help, remove_networks, take_over;
 };
 
-enum { OPTION_CONTROL = 256, OPTION_STATE, OPTION_AUDIT, OPTION_DRAIN, OPTION_WATCH, OPTION_REMOVE_NETWORKS, OPTION_API };
+enum {
+    OPTION_CONTROL = 256,
+    OPTION_STATE,
+    OPTION_AUDIT,
+    OPTION_DRAIN,
+    OPTION_WATCH,
+    OPTION_REMOVE_NETWORKS,
+    OPTION_API,
+    OPTION_TAKE_OVER
+};
 
 static const struct option long_options[] = {
     {"config", required_argument, NULL, 'c'},
@@ -36,6 +47,7 @@ static const struct option long_options[] = {
     {"watch", no_argument, NULL, OPTION_WATCH},
     {"remove-networks", no_argument, NULL, OPTION_REMOVE_NETWORKS},
     {"api", required_argument, NULL, OPTION_API},
+    {"take-over", no_argument, NULL, OPTION_TAKE_OVER},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -55,6 +67,8 @@ static int take_option(const struct command *self, struct gateway_options *o, in
         o->watch = true;
     else if (option == OPTION_REMOVE_NETWORKS)
         o->remove_networks = true;
+    else if (option == OPTION_TAKE_OVER)
+        o->take_over = true;
     else if (option == ':')
         return command_misuse(self, "%s needs a value", argv[optind - 1]);
     else if (!value)
@@ -123,11 +137,17 @@ static char *api_path(const struct gateway_options *o, bool *ret_failed)
     return path;
 }
 
-static int serve(const struct gateway_options *o, unsigned drain_ms)
+static int serve(const struct gateway_options *o, unsigned drain_ms, char **argv)
 {
     struct config_snapshot *snapshot = NULL;
     struct config_errors errors;
     int bundle = -1;
+    char program[PATH_MAX];
+    struct error err;
+    if (ask_own_path(program, sizeof(program), &err) < 0) {
+        fprintf(stderr, "sallyport gateway: %s\n", err.text);
+        return EXIT_NO;
+    }
     char *path = absolute(o->file ? o->file : POLICY_DEFAULT_FILE);
     const char *named = path ? path : o->file ? o->file : POLICY_DEFAULT_FILE;
     int r = config_load_file_bundled(named, &snapshot, &bundle, &errors);
@@ -153,6 +173,9 @@ static int serve(const struct gateway_options *o, unsigned drain_ms)
                                            .watch = o->watch,
                                            .drain_ms = drain_ms,
                                            .check = admin_check,
+                                           .take_over = o->take_over,
+                                           .program = program,
+                                           .arguments = argv,
                                            .metrics = metrics,
                                            .worker = worker_main,
                                            .worker_arg = &worker,
@@ -202,12 +225,12 @@ static int run(const struct command *self, int argc, char **argv)
     log_set_level(LOG_LEVEL_INFO);
     if (o.remove_networks)
         return remove_networks(&o);
-    return serve(&o, drain_ms);
+    return serve(&o, drain_ms, argv);
 }
 
 const struct command command_gateway = {
     .name = "gateway",
-    .arguments = "[-c FILE] [--control SOCKET] [--api SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS] [--watch] | --remove-networks",
+    .arguments = "[-c FILE] [--control SOCKET] [--api SOCKET] [--state FOLDER] [--audit FILE] [--drain SECONDS] [--watch] [--take-over] | --remove-networks",
     .summary = "is the daemon that containers are captured by",
     .run = run,
     .help = "  -c, --config FILE    the policy file; without it " POLICY_DEFAULT_FILE "\n"
@@ -219,6 +242,8 @@ const struct command command_gateway = {
             "  --drain SECONDS      how long flows that are up may go on after SIGTERM; without it 10\n"
             "  --watch              load the policy file anew when it, or a file that it names, has changed\n"
             "  --remove-networks    take the rules of captured networks out of force for good, and end\n"
+            "  --take-over          take the place of the gateway that runs at the control socket: no connection is refused, no flow is\n"
+            "                       lost; if that fails it runs on. 'sallyport upgrade' has it done by the gateway itself\n"
             "\n"
             "Stays in the foreground. SIGHUP loads the policy file anew (one with errors changes nothing), SIGUSR1 opens\n"
             "the audit file anew, SIGTERM ends it: containers stay enrolled, and closed, until it is started again.\n"

@@ -11,7 +11,7 @@
 
 const struct command *const command_table[] = {
     &command_exec, &command_gateway, &command_status, &command_enroll, &command_withdraw,
-    &command_verify, &command_ps, &command_reload, &command_show, &command_allow, &command_deny,
+    &command_verify, &command_ps, &command_reload, &command_upgrade, &command_show, &command_allow, &command_deny,
     &command_set, &command_forget, &command_oci_hook,
     &command_oci_runtime, &command_cni, &command_docker, &command_podman, &command_log, &command_inspect, &command_policy, &command_completion,
 };

@@ -208,6 +208,7 @@ static int listener_add(struct capture *capture, struct capture_listener *listen
     struct sockaddr_storage local;
     socklen_t length = sizeof(local);
     listener->capture = capture;
+    listener->drained = -1;
     poll_handle_init(&listener->poll, ready);
     deadline_init(&listener->pause);
     if (*fd < 0)
@@ -271,6 +272,7 @@ int capture_add(struct worker *worker, const struct channel_message *who, struct
     }
     r |= listener_add(capture, &capture->nflog, &sockets->nflog, nflog_ready);
     capture->udp[0].poll.fd = capture->udp[1].poll.fd = capture->raw[0] = capture->raw[1] = -1;
+    capture->udp[0].drained = capture->udp[1].drained = -1;
     r |= add_packet_sockets(capture, sockets);
     capture_sockets_close(sockets);
     if (r < 0)
@@ -284,6 +286,7 @@ static void listener_remove(struct capture_listener *listener)
     poller_remove(&listener->capture->worker->poller, &listener->poll);
     deadline_stop(&listener->pause);
     fd_close(&fd);
+    fd_close(&listener->drained);
 }
 
 struct capture *capture_find(const struct worker *worker, const char *id)
@@ -294,6 +297,22 @@ struct capture *capture_find(const struct worker *worker, const char *id)
             return capture;
     }
     return NULL;
+}
+
+/* Others may serve the same sockets from now on. */
+void capture_drain(struct capture *capture)
+{
+    for (int family = 0; family < 2; family++) {
+        struct capture_listener *udp = &capture->dns_udp[family];
+        listener_remove(&capture->tcp[family]);
+        listener_remove(&capture->dns_tcp[family]);
+        listener_remove(&capture->udp[family]);
+        if (udp->poll.fd < 0)
+            continue;
+        udp->drained = udp->poll.fd;
+        poller_remove(&capture->worker->poller, &udp->poll);
+    }
+    listener_remove(&capture->nflog);
 }
 
 void capture_close(struct capture *capture)

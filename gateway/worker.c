@@ -120,7 +120,7 @@ static void sweep(uv_prepare_t *prepare)
         list_remove(&flow->link);
         slab_give(&w->flow_slab, flow);
     }
-    if (w->draining && list_empty(&w->flows))
+    if (w->draining && list_empty(&w->flows) && list_empty(&w->dns_questions) && list_empty(&w->dns_connections))
         uv_stop(&w->loop);
     if (!w->finishing)
         return;
@@ -171,10 +171,10 @@ static void finish(struct worker *w, bool summary)
 /* Nothing new comes in; what is up may come to its end. */
 static void drain(struct worker *w, unsigned for_ms)
 {
+    for (struct list *link = w->captures.next; !w->draining && link != &w->captures; link = link->next)
+        capture_drain(list_entry(link, struct capture, link));
     w->draining = true;
     associations_end(w, NULL, "worker_ended"); /* the next worker opens them anew */
-    for (struct list *link = w->captures.next; link != &w->captures; link = link->next)
-        capture_close(list_entry(link, struct capture, link));
     uv_timer_start(&w->finish_timer, on_finish_timeout, for_ms, 0);
 }
 
@@ -304,7 +304,9 @@ static void obey(struct worker *w, const struct channel_message *message, struct
     case CHANNEL_FINISH:
         if (message->drain_ms)
             drain(w, message->drain_ms);
-        else
+        if (message->drain_ms && message->serial)
+            worker_answer(w, message->serial, 0);
+        if (!message->drain_ms)
             finish(w, message->summary);
         break;
     default:

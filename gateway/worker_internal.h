@@ -89,6 +89,7 @@ struct capture_listener {
     struct poll_handle poll;
     struct capture *capture;
     struct addr local;     /* what it is bound to */
+    int drained;           /* read from no more, for answers alone; -1: not */
     struct deadline pause; /* out of descriptors: accept again when it expires */
 };
 
@@ -124,6 +125,8 @@ void capture_remove(struct capture *capture);
 struct capture *capture_find(const struct worker *worker, const char *id);
 /* Its listeners alone: nothing new comes, flows go on. */
 void capture_close(struct capture *capture);
+/* The same, but answers to what was asked still go out. */
+void capture_drain(struct capture *capture);
 void capture_accept_expired(struct deadline *deadline);
 
 /* Whose is what comes from this address: the capture itself, or in a network the tenant. NULL: there are too many. */

@@ -146,9 +146,10 @@ int channel_send_finish(int channel, bool summary)
                         0);
 }
 
-int channel_send_drain(int channel, uint32_t drain_ms)
+int channel_send_drain(int channel, uint32_t serial, uint32_t drain_ms)
 {
-    return send_message(channel, &(struct channel_message){.type = CHANNEL_FINISH, .drain_ms = drain_ms}, NULL, 0);
+    const struct channel_message message = {.type = CHANNEL_FINISH, .serial = serial, .drain_ms = drain_ms};
+    return send_message(channel, &message, NULL, 0);
 }
 
 int channel_send_answer(int channel, uint32_t serial, int code)

@@ -8,7 +8,8 @@
  *                      ADMIN (listener of the admin endpoint, or none any more)
  *                      PING (answer when everything before it is done)
  *                      FINISH (end flows, flush, say the summary if asked, exit 0)
- *   worker  → monitor  READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG, CHANGES or PING, with its serial number
+ *   worker  → monitor  READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG, CHANGES or PING, or to a FINISH that drains, with
+ *                      its serial number
  *
  * The worker is the less trusted end: the monitor takes nothing from it but whether something worked, and its exit status.
  */
@@ -78,7 +79,7 @@ int channel_send_ping(int channel, uint32_t serial);
 int channel_send_audit(int channel, int fd);
 int channel_send_admin(int channel, int listener); /* -1: none any more; the caller keeps the descriptor */
 int channel_send_finish(int channel, bool summary);
-int channel_send_drain(int channel, uint32_t drain_ms);
+int channel_send_drain(int channel, uint32_t serial, uint32_t drain_ms); /* answered when nothing new comes in; serial 0: not */
 int channel_send_ready(int channel);
 /* READY for `code` 0, else FAILED with it (a positive errno). */
 int channel_send_answer(int channel, uint32_t serial, int code);

@@ -40,6 +40,14 @@ static void client_destroy(struct client *client)
     free(client);
 }
 
+int client_detach(struct client *client)
+{
+    watch_stop(&client->daemon->loop, &client->watch);
+    int fd = fd_steal(&client->fd);
+    client_destroy(client);
+    return fd;
+}
+
 /* It went before it had its answer: what it asked for is not wanted any more. */
 static void client_gone(struct client *client)
 {
@@ -47,6 +55,7 @@ static void client_gone(struct client *client)
     if (d->reload_client == client)
         d->reload_client = NULL;
     runtime_client_gone(client);
+    heir_client_gone(client);
     for (struct list *link = d->enrolments.next, *next; link != &d->enrolments; link = next) {
         struct enrolment *enrolment = list_entry(link, struct enrolment, link);
         next = link->next;
@@ -128,10 +137,11 @@ static void tell_status(struct client *client)
 {
     const struct daemon *d = client->daemon;
     const struct metrics *m = d->options->metrics;
-    client_answer(client, json_pack("{s:s, s:s, s:i, s:i, s:b, s:i, s:i, s:o, s:I, s:b, s:b}", "version", SALLYPORT_VERSION, "policy_version",
+    client_answer(client, json_pack("{s:s, s:s, s:i, s:i, s:b, s:i, s:i, s:i, s:o, s:I, s:b, s:b}", "version", SALLYPORT_VERSION, "policy_version",
                                     config_version(d->snapshot), "monitor", (int)getpid(), "worker", (int)d->worker.pid,
                                     "ready", d->announced && d->worker_ready, "worker_restarts", (int)d->worker_restarts,
-                                    "containers", (int)d->count, "networks", networks_describe(d), "flows_active",
+                                    "containers", (int)d->count, "draining_workers", (int)d->elder_count,
+                                    "networks", networks_describe(d), "flows_active",
                                     (json_int_t)metrics_flows_active(m), "audit_failing", metrics_audit_failing(m), "reload_failed",
                                     metric_get(&m->reload_failed_last) != 0));
 }
@@ -249,6 +259,12 @@ static void obey(struct client *client, struct control_request *request, int *fd
         break;
     case CONTROL_STATUS:
         tell_status(client);
+        break;
+    case CONTROL_TAKE_OVER:
+        heir_calls(client);
+        break;
+    case CONTROL_UPGRADE:
+        heir_spawn(client);
         break;
     case CONTROL_SHOW:
         show_target(client, request);

@@ -20,6 +20,7 @@
 static const char *const verbs[] = {
     [CONTROL_ENROLL] = "enroll", [CONTROL_WITHDRAW] = "withdraw", [CONTROL_VERIFY] = "verify",
     [CONTROL_LIST] = "list",     [CONTROL_RELOAD] = "reload",     [CONTROL_STATUS] = "status",
+    [CONTROL_TAKE_OVER] = "take-over", [CONTROL_UPGRADE] = "upgrade",
     [CONTROL_ALLOW] = "allow",   [CONTROL_DENY] = "deny",         [CONTROL_SET] = "set",
     [CONTROL_FORGET] = "forget", [CONTROL_SHOW] = "show"};
 #define VERBS (sizeof(verbs) / sizeof(*verbs))
@@ -119,7 +120,7 @@ static int parse_object(json_t *root, struct control_request *ret, struct error 
     while (verb && i < VERBS && strcmp(verb, verbs[i]))
         i++;
     if (!verb || i == VERBS)
-        return error_set(err, EINVAL, "\"do\" must be enroll, withdraw, verify, list, reload, status, allow, deny, set, forget or show");
+        return error_set(err, EINVAL, "\"do\" must be enroll, withdraw, verify, list, reload, status, upgrade, take-over, allow, deny, set, forget or show");
     ret->verb = (enum control_verb)i;
     if (ret->verb == CONTROL_ENROLL)
         return parse_enroll(root, &ret->record, err);
@@ -272,16 +273,22 @@ static int read_answer(int fd, json_t **ret, struct error *err)
     return *ret ? 0 : hung_up(err);
 }
 
-int control_call(const char *path, json_t *request, const int *fds, size_t count, json_t **ret_answer, struct error *err)
+int control_dial(const char *path, int *ret, struct error *err)
 {
     struct sockaddr_un address;
-    _cleanup_fd_ int fd = -1;
     int r = address_of(path, &address, err);
     if (r < 0)
         return r;
-    r = dial(&address, SOCK_SEQPACKET, &fd);
+    r = dial(&address, SOCK_SEQPACKET, ret);
+    return r < 0 ? error_set(err, -r, "no gateway answers at %s: %s", path, strerror(-r)) : 0;
+}
+
+int control_call(const char *path, json_t *request, const int *fds, size_t count, json_t **ret_answer, struct error *err)
+{
+    _cleanup_fd_ int fd = -1;
+    int r = control_dial(path, &fd, err);
     if (r < 0)
-        return error_set(err, -r, "no gateway answers at %s: %s", path, strerror(-r));
+        return r;
     char *text = json_dumps(request, JSON_COMPACT);
     r = text ? fds_send(fd, text, strlen(text), fds, count) : -EINVAL;
     free(text);

@@ -16,6 +16,8 @@
  *     {"do": "set", "container": ID or name, "policy": NAME}   or without policy, but "remove": true
  *     {"do": "forget", TARGET}   {"do": "show", TARGET}
  *
+ *     {"do": "upgrade"}   {"do": "take-over"}   after the latter the two gateways talk on (redirect/takeover.h)
+ *
  *     {"ok": true, …}   {"ok": false, "code": WORD, "error": SENTENCE}
  *
  * WORD: invalid (the request), refused, exists, unknown, busy, failed.
@@ -38,6 +40,8 @@ enum control_verb {
     CONTROL_LIST,
     CONTROL_RELOAD,
     CONTROL_STATUS,
+    CONTROL_TAKE_OVER,
+    CONTROL_UPGRADE,
     CONTROL_ALLOW, /* from here on: run-time changes (redirect/runtime.h) */
     CONTROL_DENY,
     CONTROL_SET,
@@ -64,5 +68,7 @@ bool control_is_at(int listener, const char *path);
 /* May this peer give orders? */
 bool control_peer_allowed(int fd);
 
+/* A connection to whoever listens there; waits for an answer only so long. 0 or a negative errno. */
+int control_dial(const char *path, int *ret, struct error *err);
 /* The client's side: send, wait, return the answer's object (the caller's). A negative errno when there was none. */
 int control_call(const char *path, json_t *request, const int *fds, size_t count, json_t **ret_answer, struct error *err);

@@ -94,9 +94,12 @@ void daemon_feed(struct daemon *d)
 static void worker_answered(struct daemon *d, const struct channel_message *message)
 {
     int code = message->type == CHANNEL_READY ? 0 : message->code ? message->code : EIO;
+    if (heir_worker_answered(d, message->serial))
+        return;
     if (message->serial == d->ping_serial) {
         loop_timer_stop(&d->worker_timer);
         d->worker_ready = true;
+        predecessor_commit(d);
         daemon_maybe_announce(d);
         return;
     }
@@ -199,7 +202,30 @@ static void start_worker(struct daemon *d)
         daemon_feed(d);
 }
 
-static void stop(struct daemon *d, int status)
+void daemon_start_worker(struct daemon *d)
+{
+    start_worker(d);
+}
+
+int daemon_release_worker(struct daemon *d)
+{
+    watch_stop(&d->loop, &d->channel_watch);
+    loop_timer_stop(&d->worker_timer);
+    int channel = fd_steal(&d->worker.channel);
+    d->worker.pid = -1;
+    d->worker_ready = false;
+    each_enrolment(d, enrolment_worker_died);
+    networks_worker_died(d);
+    return channel;
+}
+
+void daemon_elder_gone(struct daemon *d)
+{
+    if (d->draining && d->worker.pid < 0 && list_empty(&d->elders))
+        daemon_stop(d, 0);
+}
+
+void daemon_stop(struct daemon *d, int status)
 {
     d->exit_status = status;
     d->loop.stopped = true;
@@ -214,12 +240,14 @@ static void worker_died(struct daemon *d, int status)
     d->worker_ready = false;
     metric_set(&d->options->metrics->worker_ready, 0);
     if (d->draining) {
-        stop(d, 0);
+        daemon_elder_gone(d);
         return;
     }
+    if (heir_worker_ended(d, status))
+        return;
     if (never_ready) {
         log_error("the worker ended at its start");
-        stop(d, 1);
+        daemon_stop(d, 1);
         return;
     }
     worker_process_log_death(&d->worker, status);
@@ -232,6 +260,8 @@ static void worker_died(struct daemon *d, int status)
     reload_finished(d);
     d->worker_timer.expired = worker_due;
     loop_timer_start(&d->loop, &d->worker_timer, (uint64_t)worker_process_due(&d->worker));
+    if (d->heir.step >= HEIR_HAS_ALL)
+        heir_give_up(d, "the worker of the old gateway died");
 }
 
 /* ---- a new configuration ---- */
@@ -285,6 +315,11 @@ static void reload_finished(struct daemon *d)
         client_answer(client, json_pack("{s:s}", "policy_version", config_version(d->snapshot)));
     if (d->announced && !d->draining)
         notify("READY=1\nSTATUS=policy %s, %u containers", config_version(d->snapshot), d->count);
+    daemon_reload_if_wanted(d);
+}
+
+void daemon_reload_if_wanted(struct daemon *d)
+{
     if (d->reload_wanted) {
         bool woken = d->woken_wanted;
         d->reload_wanted = d->woken_wanted = false;
@@ -307,6 +342,7 @@ static void take_audit(struct daemon *d, int audit)
     fd_close(&d->audit);
     d->audit = audit;
     d->audit_unsent = true;
+    elders_tell_audit(d);
 }
 
 static void note_reload(const struct daemon *d, bool taken)
@@ -377,6 +413,7 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
     }
     fd_close(&d->bundle);
     d->bundle = fd_steal(&unused);
+    elders_tell_config(d, d->bundle);
     d->reload_client = client;
     take_audit(d, audit);
     if (d->worker.channel < 0)
@@ -443,7 +480,8 @@ static void loaded(struct loading *loading)
 
 static void reload(struct daemon *d, struct client *client, bool woken)
 {
-    if (d->loading.running || d->config_serial || d->reload_client || d->draining) {
+    if (d->loading.running || d->config_serial || d->reload_client || d->draining || d->borrowed ||
+        d->heir.step > HEIR_SPAWNED) {
         if (!client && !d->draining) {
             d->woken_wanted = woken && (d->woken_wanted || !d->reload_wanted);
             d->reload_wanted = true;
@@ -498,6 +536,10 @@ static void reopen_audit(struct daemon *d)
 static void drain_expired(struct loop_timer *timer)
 {
     struct daemon *d = list_entry(timer, struct daemon, worker_timer);
+    if (d->worker.pid < 0) {
+        daemon_stop(d, 0); /* only elders are left, who end with us */
+        return;
+    }
     log_error("the worker does not finish; killed");
     worker_process_kill(&d->worker);
 }
@@ -506,7 +548,7 @@ static void drain_expired(struct loop_timer *timer)
 static void close_control(struct daemon *d)
 {
     watch_stop(&d->loop, &d->listener_watch);
-    if (d->listener >= 0 && !notify_keeps()) {
+    if (d->listener >= 0 && !notify_keeps() && !d->borrowed) {
         notify_forget(INHERITED_CONTROL);
         unlink(d->options->control_path);
     }
@@ -523,10 +565,11 @@ static void close_sockets(struct enrolment *e)
  * next start. */
 static void drain(struct daemon *d)
 {
+    heir_give_up(d, "the old gateway was told to end");
     if (d->draining || d->worker.pid < 0) {
         if (d->worker.pid > 0)
             worker_process_kill(&d->worker);
-        stop(d, 0);
+        daemon_stop(d, 0);
         return;
     }
     d->draining = true;
@@ -535,7 +578,8 @@ static void drain(struct daemon *d)
     api_close(d);
     each_enrolment(d, close_sockets);
     networks_close(d);
-    int r = d->options->drain_ms ? channel_send_drain(d->worker.channel, d->options->drain_ms)
+    elders_drain(d, d->options->drain_ms ? d->options->drain_ms : 1);
+    int r = d->options->drain_ms ? channel_send_drain(d->worker.channel, 0, d->options->drain_ms)
                                  : channel_send_finish(d->worker.channel, false);
     if (r < 0)
         worker_process_kill(&d->worker);
@@ -549,8 +593,10 @@ static void reap(struct daemon *d)
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
         if (pid == d->worker.pid)
             worker_died(d, status);
-        else
+        else {
             visit_reaped(d, pid);
+            heir_reaped(d, pid, status);
+        }
     }
 }
 
@@ -609,6 +655,22 @@ static void adopt_others(const struct state_record *record, void *daemon)
         enrolment_adopt(record, daemon);
 }
 
+void daemon_adopt(struct daemon *d)
+{
+    struct error err;
+    if (d->borrowed && networks_apply(d, d->snapshot, &err) < 0) {
+        log_error("%s", err.text);
+        daemon_stop(d, 1);
+        return;
+    }
+    d->borrowed = false;
+    state_each(d->state, adopt_captured, d);
+    state_each(d->state, adopt_others, d);
+    inherited_each_left(&d->inherited, notify_forget);
+    inherited_finish(&d->inherited);
+    daemon_feed(d); /* the networks */
+}
+
 static void watchdog_due(struct loop_timer *timer)
 {
     struct daemon *d = list_entry(timer, struct daemon, watchdog_timer);
@@ -624,9 +686,11 @@ static int open_control(struct daemon *d, struct error *err)
     d->listener = inherited_take(&d->inherited, INHERITED_CONTROL);
     if (d->listener >= 0 && !control_is_at(d->listener, path))
         fd_close(&d->listener);
-    if (d->listener < 0)
+    if (d->listener < 0 && d->borrowed)
+        r = error_set(err, EINVAL, "the gateway at %s is reached by another path, too: name that", path);
+    else if (d->listener < 0)
         r = control_listen(path, &d->listener, err);
-    if (r == 0)
+    if (r == 0 && !d->borrowed)
         notify_keep(INHERITED_CONTROL, &d->listener, 1);
     return r;
 }
@@ -637,6 +701,10 @@ void daemon_maybe_announce(struct daemon *d)
     metric_set(&d->options->metrics->worker_ready, d->worker_ready && (d->announced || settled));
     if (d->announced || !d->worker_ready || !settled)
         return;
+    if (d->predecessor.step != PREDECESSOR_NONE) {
+        predecessor_done(d); /* announced when it has let go */
+        return;
+    }
     d->announced = true;
     log_info("ready: policy %s, %u containers", config_version(d->snapshot), d->count);
     notify("READY=1\nMAINPID=%d\nSTATUS=policy %s, %u containers", (int)getpid(), config_version(d->snapshot), d->count);
@@ -664,14 +732,15 @@ static int start(struct daemon *d, struct error *err)
         return error_errno(err, -r, "cannot start the loop");
     if ((r = take_signals(d, err)) < 0)
         return r;
-    r = d->state = state_open(o->state_path, err);
+    d->borrowed = o->take_over;
+    r = o->take_over ? predecessor_ask(d, err) : (d->state = state_open(o->state_path, err));
     if (r >= 0)
         r = runtime_load(d, err);
     if (r >= 0)
         r = audit_file_open(audit_path(d, d->snapshot), &d->audit, err);
     if (r >= 0)
         r = open_control(d, err);
-    if (r >= 0)
+    if (r >= 0 && !d->borrowed)
         r = networks_apply(d, d->snapshot, err);
     if (r >= 0)
         r = daemon_admin_prepare(d, d->snapshot, &d->admin, err);
@@ -679,17 +748,16 @@ static int start(struct daemon *d, struct error *err)
         r = api_start(d, err);
     if (r < 0)
         return r;
-    r = watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
+    if (!d->borrowed)
+        r = watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
     if (r < 0)
         return error_errno(err, -r, "cannot watch the control socket");
     vanish_start(d);
     d->admin_address = config_admin(d->snapshot)->listen;
     start_worker(d);
     start_watching(d);
-    state_each(d->state, adopt_captured, d);
-    state_each(d->state, adopt_others, d);
-    inherited_each_left(&d->inherited, notify_forget);
-    inherited_finish(&d->inherited);
+    if (!d->borrowed)
+        daemon_adopt(d);
     if (notify_watchdog_ms() > 0)
         loop_timer_start(&d->loop, &d->watchdog_timer, 0);
     return 0;
@@ -703,6 +771,8 @@ static void finish(struct daemon *d)
     file_watch_finish(&d->file_watch);
     config_files_finish(&d->files);
     free(d->told_error);
+    heir_finish(d);
+    predecessor_finish(d);
     runtime_finish(d);
     visits_destroy(d);
     each_enrolment(d, enrolment_destroy);
@@ -743,9 +813,13 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
                        .listener_watch = WATCH_NONE,
                        .channel_watch = WATCH_NONE,
                        .worker = WORKER_PROCESS_NONE};
-    struct error err;
-    close(bundle); /* the first worker has the snapshot by the fork */
+    struct error err = {0};
     enrolments_init(&d);
+    heir_init(&d);
+    if (options->take_over)
+        d.predecessor.bundle = bundle; /* for the worker that is there already */
+    else
+        close(bundle); /* the first worker has the snapshot by the fork */
     visits_init(&d);
     list_init(&d.changes);
     file_watch_init(&d.file_watch, &d.loop, files_changed);

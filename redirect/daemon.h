@@ -16,6 +16,9 @@ struct daemon_options {
     const char *state_path;
     bool watch;               /* the policy file and its files, whatever the file says */
     unsigned drain_ms;        /* for flows that are up at SIGTERM */
+    bool take_over;           /* from the gateway at control_path */
+    const char *program;      /* this one, to be started again by `upgrade` (whatever file is there then) */
+    char *const *arguments;   /* of this command line, NULL at the end */
     monitor_worker_fn worker;
     void *worker_arg;
     /* Is what the snapshot says of TLS usable? 0 or a negative errno with a sentence. */

@@ -24,6 +24,7 @@
 #include "redirect/inherit.h"
 #include "redirect/loading.h"
 #include "redirect/loop.h"
+#include "redirect/takeover.h"
 
 #define VISITS_MAX 8 /* children that are in namespaces at the same time */
 #define INDEX_SIZE 1024
@@ -40,6 +41,11 @@ struct daemon {
     struct watch signal_watch, listener_watch, channel_watch;
     struct config_snapshot *snapshot;
     struct inherited inherited;
+    struct heir heir;
+    struct predecessor predecessor;
+    bool borrowed;      /* what we have is still the predecessor's */
+    struct list elders; /* workers with flows of before an upgrade */
+    unsigned elder_count;
     struct loop_timer watchdog_timer;
 
     struct worker_process worker;
@@ -137,6 +143,16 @@ uint32_t daemon_next_serial(struct daemon *daemon);
 void daemon_reload(struct daemon *daemon, struct client *client);
 void daemon_update_finished(struct daemon *daemon); /* an update of a ruleset ended: maybe the reload's last */
 void daemon_maybe_announce(struct daemon *daemon);
+void daemon_reload_if_wanted(struct daemon *daemon);
+void daemon_stop(struct daemon *daemon, int status);
+void daemon_start_worker(struct daemon *daemon);
+int daemon_release_worker(struct daemon *daemon); /* it is ours no more; its channel, the caller's */
+void daemon_adopt(struct daemon *daemon); /* the containers of the state folder */
+void daemon_elder_gone(struct daemon *daemon);
+
+/* elder.c */
+/* Stops when one returns a negative errno, and returns it. */
+int elders_each_channel(struct daemon *daemon, int (*each)(int channel, void *arg), void *arg);
 /* Takes over `snapshot` (the file's own, or derived) as the one in force. */
 void daemon_take_snapshot(struct daemon *daemon, struct config_snapshot *snapshot);
 bool daemon_updates_left(const struct daemon *daemon); /* of rulesets, after a change */
@@ -220,6 +236,7 @@ bool visit_forget(struct enrolment *enrolment);
 void visit_reaped(struct daemon *daemon, pid_t pid);
 
 /* client.c */
+int client_detach(struct client *client); /* its connection, the caller's; the client is gone */
 void client_accept(struct watch *watch, uint32_t events);
 /* Both end the client's wait. `answer` is taken over; NULL: {"ok": true}. `client` may be NULL: then nobody is told. */
 void client_answer(struct client *client, json_t *answer);

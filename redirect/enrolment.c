@@ -788,6 +788,7 @@ static void leave(struct enrolment *e, bool remove_rules)
     e->serial = 0;
     if (worker_knows)
         enrolment_tell(e);
+    elders_tell_withdraw(d, e->record.id, remove_rules);
     leave_next(e);
     daemon_maybe_announce(d);
 }

@@ -141,6 +141,64 @@ static uint16_t port_of(int fd)
     return a.port;
 }
 
+/* Those that the gateway before us had, so that nobody in their queues is refused. Which is which their kind says, and their ports. */
+static void inherited_name(const char *network, bool transparent, char ret[CHANNEL_ID_MAX])
+{
+    snprintf(ret, CHANNEL_ID_MAX, "_network.%s.%s", transparent ? "tproxy" : "redirect", network);
+}
+
+static int kind_of(int fd, int option)
+{
+    int value = -1;
+    socklen_t length = sizeof(value);
+    return getsockopt(fd, SOL_SOCKET, option, &value, &length) < 0 ? -1 : value;
+}
+
+static void place(struct capture_sockets *sockets, int fd)
+{
+    int domain = kind_of(fd, SO_DOMAIN), i = domain == AF_INET6;
+    bool dns = (port_of(fd) - PORT_FIRST) % 2;
+    int *slot = domain != AF_INET && domain != AF_INET6   ? NULL
+                : kind_of(fd, SO_TYPE) == SOCK_DGRAM      ? &sockets->dns_udp[i]
+                : dns                                     ? &sockets->dns_tcp[i]
+                                                          : &sockets->tcp[i];
+    if (slot && *slot < 0)
+        *slot = fd;
+    else
+        close(fd); /* NFLOG is bound anew: which group it has the socket does not say */
+}
+
+static bool whole(const struct capture_sockets *s)
+{
+    bool four = s->tcp[0] >= 0 && s->dns_udp[0] >= 0 && s->dns_tcp[0] >= 0;
+    bool six = s->tcp[1] >= 0 && s->dns_udp[1] >= 0 && s->dns_tcp[1] >= 0;
+    bool no_six = s->tcp[1] < 0 && s->dns_udp[1] < 0 && s->dns_tcp[1] < 0;
+    return four && (six || no_six);
+}
+
+static bool take_inherited(struct daemon *d, struct network *network)
+{
+    char name[CHANNEL_ID_MAX];
+    inherited_name(network->name, network->transparent, name);
+    for (int fd; (fd = inherited_take(&d->inherited, name)) >= 0;)
+        place(&network->sockets, fd);
+    if (whole(&network->sockets))
+        return true;
+    capture_sockets_close(&network->sockets);
+    return false;
+}
+
+int networks_each_sockets(struct daemon *d, int (*each)(const char *name, const struct capture_sockets *sockets, void *arg), void *arg)
+{
+    int r = 0;
+    for (struct network *n = first(d); n && r == 0; n = next(d, n)) {
+        char name[CHANNEL_ID_MAX];
+        inherited_name(n->name, n->transparent, name);
+        r = n->leaving ? 0 : each(name, &n->sockets, arg);
+    }
+    return r;
+}
+
 static int network_open(struct daemon *d, const struct config_network *wanted, struct network **ret, struct error *err)
 {
     struct network *network = calloc(1, sizeof(*network));
@@ -153,7 +211,7 @@ static int network_open(struct daemon *d, const struct config_network *wanted, s
     network->group = -1;
     network->sockets = (struct capture_sockets)CAPTURE_SOCKETS_NONE;
     list_append(&d->networks, &network->link);
-    int r = open_listeners(&network->sockets, wanted->transparent, err);
+    int r = take_inherited(d, network) ? 0 : open_listeners(&network->sockets, wanted->transparent, err);
     if (r == 0 && (r = nflog_open(&group, err)) >= 0) {
         network->sockets.nflog = r;
         network->group = group;

@@ -23,4 +23,7 @@ bool networks_settled(const struct daemon *daemon);
 void networks_close(struct daemon *daemon);
 /* Memory and listeners; the rules stay. */
 void networks_destroy(struct daemon *daemon);
+/* The listeners of each, and the name they are handed over by (inherit.h). Stops when one returns a negative errno, and returns it. */
+int networks_each_sockets(struct daemon *daemon, int (*each)(const char *name, const struct capture_sockets *sockets, void *arg),
+                          void *arg);
 json_t *networks_describe(const struct daemon *daemon);

@@ -211,6 +211,19 @@ static void await(struct daemon *d, struct client *client, json_t *answer)
     runtime_settle(d);
 }
 
+static int bundle_of(const struct overrides *overrides, int *ret, struct error *err);
+
+static void tell_elders(struct daemon *d)
+{
+    struct error err;
+    _cleanup_fd_ int bundle = -1;
+    if (list_empty(&d->elders))
+        return;
+    if (bundle_of(config_overrides(d->snapshot), &bundle, &err) < 0)
+        log_error("%s", err.text);
+    elders_tell_changes(d, bundle);
+}
+
 /* The file first: what is not on the disk is not in force. */
 static int put_in_force(struct daemon *d, struct overrides *next, struct error *err)
 {
@@ -225,6 +238,8 @@ static int put_in_force(struct daemon *d, struct overrides *next, struct error *
         config_unref(derived);
     else
         daemon_take_snapshot(d, derived);
+    if (r == 0)
+        tell_elders(d);
     return r;
 }
 

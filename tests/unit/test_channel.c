@@ -178,8 +178,8 @@ static void what_a_daemon_says(void **state)
     assert_string_equal(message.container_id, "c0ffee");
     assert_int_equal(channel_send_ping(ends[0], 9), 0);
     expect(ends[1], CHANNEL_PING, 9, &message, &fd);
-    assert_int_equal(channel_send_drain(ends[0], 1500), 0);
-    expect(ends[1], CHANNEL_FINISH, 0, &message, &fd);
+    assert_int_equal(channel_send_drain(ends[0], 7, 1500), 0);
+    expect(ends[1], CHANNEL_FINISH, 7, &message, &fd);
     assert_int_equal(message.drain_ms, 1500);
     assert_int_equal(channel_send_config(ends[0], 10, sent), 0);
     expect(ends[1], CHANNEL_CONFIG, 10, &message, &fd);
