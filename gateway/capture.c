@@ -313,6 +313,7 @@ void capture_drain(struct capture *capture)
         poller_remove(&capture->worker->poller, &udp->poll);
     }
     listener_remove(&capture->nflog);
+    inbound_close(capture);
 }
 
 void capture_close(struct capture *capture)

@@ -168,11 +168,15 @@ static void finish(struct worker *w, bool summary)
     uv_timer_start(&w->finish_timer, on_finish_timeout, FINISH_MS, 0);
 }
 
+static void take_admin(struct worker *w, int listener);
+
 /* Nothing new comes in; what is up may come to its end. */
 static void drain(struct worker *w, unsigned for_ms)
 {
     for (struct list *link = w->captures.next; !w->draining && link != &w->captures; link = link->next)
         capture_drain(list_entry(link, struct capture, link));
+    if (!w->draining)
+        take_admin(w, -1);
     w->draining = true;
     associations_end(w, NULL, "worker_ended"); /* the next worker opens them anew */
     uv_timer_start(&w->finish_timer, on_finish_timeout, for_ms, 0);

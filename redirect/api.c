@@ -389,8 +389,13 @@ int api_start(struct daemon *d, struct error *err)
 {
     if (!d->options->api_path)
         return 0;
-    int r = control_listen_at(d->options->api_path, SOCK_STREAM, &d->api, err);
-    if (r < 0)
+    int r = 0;
+    d->api = inherited_take(&d->inherited, INHERITED_API);
+    if (d->api >= 0 && !control_is_at(d->api, d->options->api_path))
+        fd_close(&d->api);
+    if (d->api < 0)
+        r = control_listen_at(d->options->api_path, SOCK_STREAM, &d->api, err);
+    if (r < 0 || d->borrowed)
         return r;
     r = watch_start(&d->loop, &d->api_watch, d->api, EPOLLIN, api_accept);
     return r < 0 ? error_errno(err, -r, "cannot watch the API's socket") : 0;
@@ -402,7 +407,23 @@ void api_close(struct daemon *d)
         return;
     watch_stop(&d->loop, &d->api_watch);
     fd_close(&d->api);
-    unlink(d->options->api_path);
+    if (!d->borrowed)
+        unlink(d->options->api_path);
+}
+
+void api_pause(struct daemon *d, bool on)
+{
+    for (struct list *link = d->api_connections.next, *next; on && link != &d->api_connections; link = next) {
+        struct api_connection *c = list_entry(link, struct api_connection, link);
+        next = link->next;
+        if (!c->pending && !c->out && c->used == 0)
+            connection_destroy(c);
+    }
+    if (d->api < 0)
+        return;
+    watch_stop(&d->loop, &d->api_watch);
+    if (!on)
+        watch_start(&d->loop, &d->api_watch, d->api, EPOLLIN, api_accept);
 }
 
 void api_finish(struct daemon *d)

@@ -33,7 +33,7 @@ static int listen_on(const struct addr *address, struct error *err)
     return fd_steal(&fd);
 }
 
-int daemon_admin_prepare(const struct daemon *d, const struct config_snapshot *snapshot, int *ret, struct error *err)
+int daemon_admin_prepare(struct daemon *d, const struct config_snapshot *snapshot, int *ret, struct error *err)
 {
     const struct config_admin *admin = config_admin(snapshot);
     *ret = -1;
@@ -41,7 +41,9 @@ int daemon_admin_prepare(const struct daemon *d, const struct config_snapshot *s
         return -EINVAL;
     if (admin->listen.family == 0 || (d->admin >= 0 && addr_equal(&admin->listen, &d->admin_address)))
         return 0;
-    int fd = listen_on(&admin->listen, err);
+    int fd = inherited_take_listener(&d->inherited, &admin->listen);
+    if (fd < 0)
+        fd = listen_on(&admin->listen, err);
     for (int i = 0; fd == -EADDRINUSE && !d->announced && i < START_TRIES; i++) {
         poll(NULL, 0, START_PAUSE_MS);
         fd = listen_on(&admin->listen, err);

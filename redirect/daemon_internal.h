@@ -125,6 +125,8 @@ struct enrolment {
 
     bool told; /* the worker has its sockets */
     bool retell; /* but not all of them */
+    uint32_t elder_serial; /* of the message that so many elders have not answered: */
+    unsigned elders_left;
     uint32_t serial; /* of the message that the worker has not answered; 0: none */
 
     struct publishing *publishing; /* NULL: nothing is; see publishing.c */
@@ -158,7 +160,7 @@ void daemon_take_snapshot(struct daemon *daemon, struct config_snapshot *snapsho
 bool daemon_updates_left(const struct daemon *daemon); /* of rulesets, after a change */
 
 /* daemon_admin.c: the listener that a configuration wants, before it is taken: *ret is -1 when there is nothing to change */
-int daemon_admin_prepare(const struct daemon *daemon, const struct config_snapshot *snapshot, int *ret, struct error *err);
+int daemon_admin_prepare(struct daemon *daemon, const struct config_snapshot *snapshot, int *ret, struct error *err);
 void daemon_admin_take(struct daemon *daemon, const struct config_snapshot *snapshot, int prepared);
 
 /* enrolment.c */
@@ -173,6 +175,8 @@ void enrolment_tell(struct enrolment *enrolment);   /* the worker is to know */
 /* Tell it now: 0, or a negative errno of the channel. */
 int enrolment_send(struct enrolment *enrolment, int channel);
 void enrolment_answered(struct enrolment *enrolment, int code); /* by the worker */
+/* An elder has done what `serial` told it; 0: one has ended, so whatever it was told. */
+void enrolment_elder_answered(struct daemon *daemon, uint32_t serial);
 void enrolment_worker_died(struct enrolment *enrolment);
 void enrolment_client_gone(struct enrolment *enrolment);
 /* For its child. *ret_opened is the caller's to close when the child is there (-1: nothing). */
@@ -218,6 +222,7 @@ int publishing_send(struct enrolment *enrolment, int channel, uint32_t serial);
 void publishing_answered(struct enrolment *enrolment); /* whatever it was told of */
 void publishing_worker_died(struct enrolment *enrolment);
 void publishing_end(struct enrolment *enrolment);
+int publishing_each_listener(const struct enrolment *enrolment, int (*each)(int listener, void *arg), void *arg);
 void publishing_describe(const struct enrolment *enrolment, json_t *object);
 
 /* vanish.c */
@@ -251,6 +256,8 @@ void client_abandon(struct client *client); /* nobody waits any more: nothing is
 void client_obey(struct client *client, const char *text, size_t length, int *fds, size_t count);
 
 /* api.c */
+/* While on, no request is taken: connections without one are closed, new ones wait. */
+void api_pause(struct daemon *daemon, bool on);
 int api_start(struct daemon *daemon, struct error *err);
 void api_close(struct daemon *daemon); /* nobody new */
 void api_finish(struct daemon *daemon);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 struct elder {
     struct list link;
@@ -37,8 +38,14 @@ static void elder_destroy(struct elder *elder)
 
 static void dismiss(struct elder *elder, const char *why)
 {
-    log_warning("a worker of before the upgrade %s; its flows end", why);
+    struct daemon *d = elder->daemon;
+    char byte;
+    if (recv(elder->channel, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0)
+        log_info("a worker of before the upgrade has ended");
+    else
+        log_warning("a worker of before the upgrade %s; its flows end", why);
     elder_destroy(elder);
+    enrolment_elder_answered(d, 0);
 }
 
 static void send_config(struct elder *elder)
@@ -67,6 +74,7 @@ static void elder_ready(struct watch *watch, uint32_t events)
     if (got != 1) {
         log_info("a worker of before the upgrade has ended");
         elder_destroy(elder);
+        enrolment_elder_answered(d, 0);
         daemon_elder_gone(d);
     } else if (message.type == CHANNEL_FAILED && message.serial == elder->serial) {
         dismiss(elder, "does not take the new configuration");
@@ -75,6 +83,8 @@ static void elder_ready(struct watch *watch, uint32_t events)
         elder->serial = 0;
         if (elder->config >= 0)
             send_config(elder);
+    } else {
+        enrolment_elder_answered(d, message.serial);
     }
 }
 
@@ -133,16 +143,20 @@ void elders_tell_audit(struct daemon *d)
             channel_send_audit(elder_at(link)->channel, d->audit);
 }
 
-void elders_tell_withdraw(struct daemon *d, const char *id, bool it_lives)
+unsigned elders_tell_withdraw(struct daemon *d, uint32_t serial, const char *id, bool it_lives)
 {
+    unsigned told = 0;
     for (struct list *link = d->elders.next, *next; link != &d->elders; link = next) {
         struct elder *elder = elder_at(link);
         next = link->next;
         if (!elder->same_form && !it_lives)
             continue; /* who is gone has no flows */
-        if (!elder->same_form || channel_send_withdraw(elder->channel, daemon_next_serial(d), id) < 0)
+        if (!elder->same_form || channel_send_withdraw(elder->channel, serial, id) < 0)
             dismiss(elder, "cannot be told of a withdrawal");
+        else
+            told++;
     }
+    return told;
 }
 
 void elders_drain(struct daemon *d, unsigned for_ms)

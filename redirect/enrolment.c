@@ -671,6 +671,18 @@ void enrolment_answered(struct enrolment *e, int code)
     }
 }
 
+void enrolment_elder_answered(struct daemon *d, uint32_t serial)
+{
+    for (struct list *link = d->enrolments.next, *next; link != &d->enrolments; link = next) {
+        struct enrolment *e = list_entry(link, struct enrolment, link);
+        next = link->next;
+        if (e->elders_left == 0 || (serial != 0 && e->elder_serial != serial))
+            continue;
+        e->elders_left = serial ? e->elders_left - 1 : 0;
+        leave_next(e);
+    }
+}
+
 void enrolment_worker_died(struct enrolment *e)
 {
     e->told = false;
@@ -744,14 +756,15 @@ static void leave_next(struct enrolment *e)
 {
     if (e->has_job)
         return;
+    /* First the workers: what they reset must still find its way, or the other end would wait for ever. */
+    if (e->told || e->serial || !list_empty(&e->unsent_link) || e->elders_left > 0)
+        return;
     if (e->remove_wanted) {
         e->remove_wanted = false;
         want_job(e, ENROL_REMOVE);
         return;
     }
     fd_close(&e->netns);
-    if (e->told || e->serial || !list_empty(&e->unsent_link))
-        return;
     finish_leaving(e);
 }
 
@@ -788,7 +801,8 @@ static void leave(struct enrolment *e, bool remove_rules)
     e->serial = 0;
     if (worker_knows)
         enrolment_tell(e);
-    elders_tell_withdraw(d, e->record.id, remove_rules);
+    e->elder_serial = daemon_next_serial(d);
+    e->elders_left = elders_tell_withdraw(d, e->elder_serial, e->record.id, remove_rules);
     leave_next(e);
     daemon_maybe_announce(d);
 }

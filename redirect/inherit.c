@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define LISTEN_FDS_START 3
 #define LISTEN_FDS_MAX 1000000
@@ -89,6 +90,25 @@ int inherited_take(struct inherited *in, const char *name)
     struct inherited_fd *found = find(in, name, &count);
     for (size_t i = 0; i < count; i++)
         if (found[i].fd >= 0)
+            return fd_steal(&found[i].fd);
+    return -1;
+}
+
+static bool listens_on(int fd, const struct addr *address)
+{
+    struct sockaddr_storage own;
+    socklen_t length = sizeof(own);
+    struct addr a;
+    return getsockname(fd, (struct sockaddr *)&own, &length) == 0 && addr_from_sockaddr((struct sockaddr *)&own, &a) &&
+           addr_equal(&a, address);
+}
+
+int inherited_take_listener(struct inherited *in, const struct addr *address)
+{
+    size_t count;
+    struct inherited_fd *found = find(in, INHERITED_LISTENER, &count);
+    for (size_t i = 0; i < count; i++)
+        if (found[i].fd >= 0 && listens_on(found[i].fd, address))
             return fd_steal(&found[i].fd);
     return -1;
 }

@@ -8,6 +8,8 @@
 #include "redirect/channel.h"
 
 #define INHERITED_CONTROL "_control" /* the control socket, listening */
+#define INHERITED_API "_api"         /* that of the HTTP API */
+#define INHERITED_LISTENER "_listener" /* on an address of the host: the admin endpoint's, published ports */
 #define INHERITED_STATE "_state"     /* the state folder, and the lock on it */
 
 struct inherited_fd {
@@ -27,6 +29,8 @@ void inherited_from_environment(struct inherited *inherited);
 int inherited_add(struct inherited *inherited, const char *name, int fd);
 /* The caller's from then on; -1: none of that name. */
 int inherited_take(struct inherited *inherited, const char *name);
+/* A listener on this very address, likewise. */
+int inherited_take_listener(struct inherited *inherited, const struct addr *address);
 /* All sockets that `past` tells of, or none. */
 bool inherited_take_sockets(struct inherited *inherited, const char *name, const struct sealed_past *past,
                             struct capture_sockets *ret);

@@ -35,7 +35,9 @@ static int listen_to_all(struct publishing *p, struct error *err)
     for (size_t i = 0; i < p->count; i++) {
         if (p->listeners[i] >= 0)
             continue;
-        int fd = publish_listen(&p->ports[i], err);
+        int fd = inherited_take_listener(&p->enrolment->daemon->inherited, &p->ports[i].host);
+        if (fd < 0)
+            fd = publish_listen(&p->ports[i], err);
         if (fd < 0)
             return fd;
         p->listeners[i] = fd;
@@ -177,6 +179,15 @@ void publishing_end(struct enrolment *e)
     capture_sockets_close(&p->door);
     free(p);
     e->publishing = NULL;
+}
+
+int publishing_each_listener(const struct enrolment *e, int (*each)(int listener, void *arg), void *arg)
+{
+    const struct publishing *p = e->publishing;
+    int r = 0;
+    for (size_t i = 0; p && r == 0 && i < p->count; i++)
+        r = p->listeners[i] < 0 ? 0 : each(p->listeners[i], arg);
+    return r;
 }
 
 void publishing_describe(const struct enrolment *e, json_t *object)

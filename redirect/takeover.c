@@ -65,6 +65,7 @@ void heir_give_up(struct daemon *d, const char *why)
     if (step == HEIR_SPAWNED)
         return;
     watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
+    api_pause(d, false);
     elders_listen(d, true);
     if (step == HEIR_DRAIN && d->worker.channel >= 0)
         part_with_worker(d);
@@ -106,6 +107,17 @@ static int offer_sockets(struct daemon *d, const char *name, const struct captur
     return count ? heir_send(d, name, there, count) : 0;
 }
 
+static int offer_listener(int listener, void *daemon)
+{
+    return heir_send(daemon, INHERITED_LISTENER, &listener, 1);
+}
+
+static int offer_enrolment(struct daemon *d, const struct enrolment *e)
+{
+    int r = offer_sockets(d, e->record.id, &e->sockets);
+    return r < 0 ? r : publishing_each_listener(e, offer_listener, d);
+}
+
 static int offer_network(const char *name, const struct capture_sockets *sockets, void *daemon)
 {
     return offer_sockets(daemon, name, sockets);
@@ -122,6 +134,10 @@ static int offer(struct daemon *d)
         r = heir_send(d, INHERITED_STATE, &d->state, 1);
     if (r == 0)
         r = heir_send(d, INHERITED_CONTROL, &d->listener, 1);
+    if (r == 0 && d->api >= 0)
+        r = heir_send(d, INHERITED_API, &d->api, 1);
+    if (r == 0 && d->admin >= 0)
+        r = offer_listener(d->admin, d);
     if (r == 0)
         r = heir_send(d, WORKER_NAME, &d->worker.channel, 1);
     if (r == 0)
@@ -129,7 +145,7 @@ static int offer(struct daemon *d)
     if (r == 0)
         r = networks_each_sockets(d, offer_network, d);
     for (struct list *link = d->enrolments.next; r == 0 && link != &d->enrolments; link = link->next)
-        r = offer_sockets(d, list_entry(link, struct enrolment, link)->record.id, &list_entry(link, struct enrolment, link)->sockets);
+        r = offer_enrolment(d, list_entry(link, struct enrolment, link));
     return r < 0 ? r : heir_send(d, END_NAME, NULL, 0);
 }
 
@@ -137,13 +153,14 @@ static int offer(struct daemon *d)
 static bool quiet(const struct daemon *d)
 {
     bool worker = d->worker_ready && !d->audit_unsent && !d->changes_unsent && !d->config_serial && d->bundle < 0;
-    return worker && !d->loading.running && networks_settled(d) && !d->reload_client && list_empty(&d->changes) && list_empty(&d->jobs) && d->running == 0 &&
+    return worker && d->api_count == 0 && !d->admin_unsent && !d->loading.running && networks_settled(d) && !d->reload_client && list_empty(&d->changes) && list_empty(&d->jobs) && d->running == 0 &&
            list_empty(&d->unsent) && list_empty(&d->unanswered) && d->client_count == (d->heir.asker ? 1 : 0);
 }
 
 static void look_whether_quiet(struct loop_timer *timer)
 {
     struct daemon *d = list_entry(timer, struct daemon, heir.timer);
+    api_pause(d, true);
     if (quiet(d)) {
         step_to(d, HEIR_HAS_ALL, HEIR_WAIT_MS, heir_late);
         if (offer(d) < 0)
@@ -197,7 +214,8 @@ static void depart(struct daemon *d)
         kill(heir.pid, SIGHUP);
     client_answer(d->heir.asker, json_pack("{s:i}", "monitor", (int)heir.pid));
     d->heir.asker = NULL;
-    fd_close(&d->listener); /* the path is the heir's */
+    fd_close(&d->listener); /* the paths are the heir's */
+    fd_close(&d->api);
     heir_forget(d);
     daemon_stop(d, 0);
 }
@@ -396,6 +414,7 @@ static void predecessor_gone(struct daemon *d)
         return;
     }
     watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
+    api_pause(d, false);
     daemon_maybe_announce(d);
     daemon_reload_if_wanted(d);
 }

@@ -89,6 +89,7 @@ void elders_listen(struct daemon *daemon, bool on);
 void elders_tell_config(struct daemon *daemon, int bundle);
 void elders_tell_changes(struct daemon *daemon, int bundle);
 void elders_tell_audit(struct daemon *daemon);
-void elders_tell_withdraw(struct daemon *daemon, const char *id, bool it_lives);
+/* Returns how many will answer (enrolment_elder_answered()). */
+unsigned elders_tell_withdraw(struct daemon *daemon, uint32_t serial, const char *id, bool it_lives);
 void elders_drain(struct daemon *daemon, unsigned for_ms);
 void elders_finish(struct daemon *daemon); /* their flows end, unless somebody else has their channels */
