@@ -365,6 +365,11 @@ void admin_listen(struct admin *admin, int fd)
     }
 }
 
+bool admin_is_idle(const struct admin *admin)
+{
+    return !admin || admin->count == 0;
+}
+
 void admin_destroy(struct admin *admin)
 {
     if (!admin)

@@ -21,6 +21,7 @@ void admin_destroy(struct admin *admin); /* accepts NULL */
 void admin_configure(struct admin *admin, const struct config_snapshot *snapshot);
 /* Serve here from now on; takes ownership. -1: nowhere. */
 void admin_listen(struct admin *admin, int fd);
+bool admin_is_idle(const struct admin *admin); /* no connection is up; also of NULL */
 
 /* A request, or its answer, takes longer than ADMIN_PATIENCE_MS. */
 void admin_connection_expired(struct deadline *deadline);

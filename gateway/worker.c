@@ -120,7 +120,8 @@ static void sweep(uv_prepare_t *prepare)
         list_remove(&flow->link);
         slab_give(&w->flow_slab, flow);
     }
-    if (w->draining && list_empty(&w->flows) && list_empty(&w->dns_questions) && list_empty(&w->dns_connections))
+    if (w->draining && list_empty(&w->flows) && list_empty(&w->dns_questions) && list_empty(&w->dns_connections) &&
+        admin_is_idle(w->admin))
         uv_stop(&w->loop);
     if (!w->finishing)
         return;
