@@ -121,7 +121,7 @@ static void sweep(uv_prepare_t *prepare)
         slab_give(&w->flow_slab, flow);
     }
     if (w->draining && list_empty(&w->flows) && list_empty(&w->dns_questions) && list_empty(&w->dns_connections) &&
-        admin_is_idle(w->admin))
+        (!w->yielding || admin_is_idle(w->admin)))
         uv_stop(&w->loop);
     if (!w->finishing)
         return;
@@ -176,7 +176,7 @@ static void drain(struct worker *w, unsigned for_ms)
 {
     for (struct list *link = w->captures.next; !w->draining && link != &w->captures; link = link->next)
         capture_drain(list_entry(link, struct capture, link));
-    if (!w->draining)
+    if (w->yielding)
         take_admin(w, -1);
     w->draining = true;
     associations_end(w, NULL, "worker_ended"); /* the next worker opens them anew */
@@ -307,6 +307,7 @@ static void obey(struct worker *w, const struct channel_message *message, struct
         worker_answer(w, message->serial, 0);
         break;
     case CHANNEL_FINISH:
+        w->yielding |= message->drain_ms && message->serial;
         if (message->drain_ms)
             drain(w, message->drain_ms);
         if (message->drain_ms && message->serial)

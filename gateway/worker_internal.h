@@ -67,6 +67,7 @@ struct worker {
     uint32_t id_prefix; /* of event ids: random, one a worker */
     uv_timer_t finish_timer;
     bool finishing, draining, summary;
+    bool yielding; /* draining because another worker serves now */
     struct reload *reload; /* a configuration being loaded, or NULL */
     uv_idle_t judging;     /* rejudge.c: flows are to be judged by a new snapshot */
     uint32_t judgement;    /* number of the latest */
