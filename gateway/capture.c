@@ -36,6 +36,17 @@ bool rate_take(struct rate *rate, unsigned per_second, uint64_t now_ms)
     return true;
 }
 
+static void listener_remove(struct capture_listener *listener);
+
+/* Who has CAP_NET_ADMIN in the container can destroy sockets there, ours too (sock_diag(7), as `ss -K` does). What is dead says
+ * EINVAL for ever: it is given up, not asked again. Nothing opens by that: the rules lead to a port where nobody listens. */
+static void listener_lost(struct capture_listener *listener)
+{
+    log_warning("worker: a process of \"%s\" destroyed a listening socket of ours; what it serves is closed until the container is "
+                "enrolled anew", listener->capture->id);
+    listener_remove(listener);
+}
+
 static void accept_ready(struct poll_handle *handle, uint32_t events)
 {
     struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
@@ -62,6 +73,9 @@ static void accept_ready(struct poll_handle *handle, uint32_t events)
                 return;
             }
         } else if (errno == EAGAIN) {
+            return;
+        } else if (errno == EINVAL) {
+            listener_lost(listener);
             return;
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             /* The cap on flows lies below the limit on descriptors; should it be reached all the same, wait,

@@ -111,6 +111,13 @@ static void dial_inside(struct inbound *inbound, int socket)
         (void)fd_steal(&fd);
 }
 
+static void close_listener(struct worker *w, struct poll_handle *handle)
+{
+    int fd = handle->fd; /* the monitor holds it, too: so not poller_close() */
+    poller_remove(&w->poller, handle);
+    fd_close(&fd);
+}
+
 /* ---- the door ---- */
 
 /* A handshake of the container with itself: in most cases it is over when connect(2) returns. */
@@ -144,6 +151,19 @@ static void made(struct door *door, int fd)
     dial_inside(first, fd);
 }
 
+/* The container destroyed its listener (see listener_lost() of capture.c): nobody comes in by it any more. */
+static void lost(struct door *door)
+{
+    close_listener(door->published->capture->worker, &door->listener);
+    fd_close(&door->seed);
+    door->making = false;
+    while (!list_empty(&door->waiting)) {
+        struct inbound *first = list_entry(door->waiting.next, struct inbound, link);
+        list_remove(&first->link);
+        try_next(first, -ECONNABORTED);
+    }
+}
+
 /* True when there may be more. */
 static bool accept_one(struct door *door)
 {
@@ -151,8 +171,10 @@ static bool accept_one(struct door *door)
     socklen_t length = sizeof(from);
     struct addr peer = {0};
     int fd = accept4(door->listener.fd, (struct sockaddr *)&from, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0 && errno == EINVAL)
+        lost(door);
     if (fd < 0)
-        return errno != EAGAIN;
+        return errno != EAGAIN && errno != EINVAL;
     addr_from_sockaddr((struct sockaddr *)&from, &peer);
     if (door->making && addr_equal(&peer, &door->seed_at))
         made(door, fd);
@@ -164,7 +186,7 @@ static bool accept_one(struct door *door)
 /* For all that wait, unless something is slow: then the listener's event goes on with it. */
 static void make(struct door *door)
 {
-    for (int i = 0; i < ACCEPT_BATCH && !list_empty(&door->waiting); i++) {
+    for (int i = 0; i < ACCEPT_BATCH && door->seed >= 0 && !list_empty(&door->waiting); i++) {
         begin(door);
         if (!accept_one(door))
             return;
@@ -189,8 +211,12 @@ static void door_ready(struct poll_handle *handle, uint32_t events)
 static void try_family(struct inbound *inbound, int family)
 {
     struct door *door = &inbound->flow->capture->published->doors[family];
-    uint16_t port = inbound->inside.port;
     inbound->family = family;
+    if (door->seed < 0) {
+        try_next(inbound, -ECONNABORTED);
+        return;
+    }
+    uint16_t port = inbound->inside.port;
     inbound->inside = door->listens_at;
     inbound->inside.port = port;
     list_append(&door->waiting, &inbound->link);
@@ -202,7 +228,6 @@ static void try_family(struct inbound *inbound, int family)
 static void start(struct inbound_port *port, int fd, const struct addr *source)
 {
     struct capture *capture = port->listener.capture;
-    struct published *published = capture->published;
     struct addr destination = port->listener.local;
     own_address(fd, &destination);
     struct inbound *inbound = calloc(1, sizeof(*inbound));
@@ -216,7 +241,7 @@ static void start(struct inbound_port *port, int fd, const struct addr *source)
     if (!flow)
         return;
     inbound->flow = flow;
-    try_family(inbound, published->doors[0].seed >= 0 ? 0 : 1);
+    try_family(inbound, 0);
 }
 
 static void accept_ready(struct poll_handle *handle, uint32_t events)
@@ -252,13 +277,6 @@ void inbound_forget(struct flow *flow)
 }
 
 /* ---- messages ---- */
-
-static void close_listener(struct worker *w, struct poll_handle *handle)
-{
-    int fd = handle->fd; /* the monitor holds it, too: so not poller_close() */
-    poller_remove(&w->poller, handle);
-    fd_close(&fd);
-}
 
 void inbound_close(struct capture *capture)
 {

@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #define ID_BEGINNING 4 /* characters of an id that stand for it */
@@ -336,6 +337,19 @@ static void verify_if_wanted(struct enrolment *e)
     }
 }
 
+/* Do the listeners in the container listen still? */
+static bool listens(const struct enrolment *e)
+{
+    const int *const all[] = {e->sockets.tcp, e->sockets.dns_tcp};
+    for (int i = 0; i < 4; i++) {
+        int fd = all[i / 2][i % 2], on = 0;
+        socklen_t size = sizeof(on);
+        if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size) == 0 && !on)
+            return false;
+    }
+    return true;
+}
+
 static void verified(struct enrolment *e, const struct enrol_result *result)
 {
     struct client *client = e->client;
@@ -346,6 +360,9 @@ static void verified(struct enrolment *e, const struct enrol_result *result)
     e->client = NULL;
     if (result->code)
         client_refuse(client, "failed", "%s", result->text);
+    else if (!listens(e))
+        client_refuse(client, "failed", "a process in %s, with CAP_NET_ADMIN, has destroyed our sockets there: it is closed until it "
+                      "is started again", e->record.id);
     else if (!e->told || !e->daemon->worker_ready)
         client_refuse(client, "failed", "the rules are in force, but no worker serves it at the moment");
     else

@@ -319,3 +319,29 @@ def test_whoever_asks_and_leaves_gets_no_half_enrolment(gateway, box):
     os.kill(gateway.process.pid, signal.SIGCONT)
     wait_until(lambda: gateway.told("ps") == [], "the rollback")
     assert box.links() == {"lo"} and box.ruleset() == "" and list(gateway.state.iterdir()) == []
+
+
+def test_who_destroys_our_sockets_harms_only_itself(gateway):
+    """root with CAP_NET_ADMIN inside, as `ss -K` does it: the gateway must neither spin nor say that all is well."""
+    box, other = gateway.container(enroll=False), gateway.container("--policy", "agents")
+    gateway.told("enroll", "--pid", box.pid, "--id", "box", "--policy", "agents", "--publish", "8080:80")
+    uplink, worker = gateway.lab.capture(), gateway.worker()
+    before = len(os.listdir(f"/proc/{worker}/fd"))
+    box.run("ss", "-K", "-a", "-t", "-u", "sport", "gt", "0", capture_output=True, check=False)
+    if box.output("ss", "-Htln"):
+        pytest.skip("this kernel destroys no sockets (CONFIG_INET_DIAG_DESTROY)")
+    wait_until(lambda: gateway.log().count("destroyed a listening socket") == 2, "the warnings")
+    # What cannot be heard of any more is not held: there is nothing left to spin on. (UDP and NFLOG live on.)
+    wait_until(lambda: len(os.listdir(f"/proc/{worker}/fd")) <= before - 2, "the closed listeners")
+    host = address("denied.example")
+    assert not box.do(*gateway.lab.client, "connect", host, "443").stdout.startswith("connected")
+    assert not box.do(*gateway.lab.client, "connect", host, "8081").stdout.startswith("connected")
+    assert not uplink.towards(host)
+    done = gateway.ask("verify", "box")
+    assert done.returncode == 1 and "destroyed our sockets" in done.stderr, done
+    gateway.lab.host.run(*gateway.lab.client, "connect", "127.0.0.1", "8080", capture_output=True, check=False)
+    gateway.await_event(lambda events: events.where(network_direction="ingress", event_action="flow-denied"))
+    assert other.curl("https://allowed.example/").returncode == 0 and gateway.worker() == worker
+    gateway.told("withdraw", "box")
+    gateway.told("enroll", "--pid", box.pid, "--id", "box", "--policy", "agents")
+    assert box.curl("https://allowed.example/").returncode == 0
