@@ -29,6 +29,7 @@ struct flow_side {
     struct flow *flow;
     bool readable, writable; /* as far as we know: false only after EAGAIN */
     bool hangup;             /* the peer's FIN or RST is in sight (EPOLLRDHUP): read on after a short read */
+    bool bounded;            /* it was looked at how much memory it may hold: sock.h */
     bool eof, shut;          /* half-close is two facts: FIN read from it, FIN sent to it */
 };
 

@@ -10,6 +10,7 @@
  * EAGAIN says otherwise.
  */
 #include "gateway/flow.h"
+#include "gateway/sock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -66,6 +67,17 @@ int relay_flush(struct flow *flow, struct flow_side *to, struct buffer *buffer, 
     return flush(flow, to, buffer, limit, count, 0);
 }
 
+/* Once, when it turns out to move more than a page or two. */
+static void bound_memory(struct flow *flow, struct flow_side *from)
+{
+    struct flow_side *to = from == &flow->client ? &flow->origin : &flow->client;
+    uint64_t moved = from == &flow->client ? flow->bytes_up : flow->bytes_down;
+    int share = moved < SOCK_BOUND_AFTER ? 0 : sock_share(flow->capture->flows);
+    from->bounded = moved >= SOCK_BOUND_AFTER;
+    if (share)
+        sock_bound(from->poll.fd, to->poll.fd, share);
+}
+
 ssize_t relay_read(struct flow *flow, struct flow_side *from, void *bytes, size_t size)
 {
     ssize_t got;
@@ -86,6 +98,8 @@ ssize_t relay_read(struct flow *flow, struct flow_side *from, void *bytes, size_
     } else if ((size_t)got < size && !from->hangup) {
         from->readable = false; /* a short read drained it, and no FIN was in sight: epoll(7) */
     }
+    if (!from->bounded)
+        bound_memory(flow, from);
     flow->active = true;
     return got;
 }
