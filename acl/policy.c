@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define RULE_REF_MAX UINT32_MAX
+#define PACKET_NAMES_MAX 64
 
 static size_t rule_size(size_t text_length, size_t behind)
 {
@@ -77,6 +78,7 @@ void acl_policy_destroy(struct acl_policy *policy)
     free(policy->segments);
     free(policy->ports);
     free(policy->udp_ports);
+    free(policy->packet_names);
     free(policy->arena);
     free(policy->slots);
     free(policy->name);
@@ -247,6 +249,40 @@ static void settle(struct acl_policy *policy)
     policy->arena_room = policy->arena_used;
 }
 
+static int collect_packet_names(struct acl_policy *policy)
+{
+    if (!policy->allows_udp && !policy->allows_icmp)
+        return 0;
+    free(policy->packet_names); /* of a sealing that ran out of memory */
+    policy->packet_name_count = 0;
+    policy->packet_names = calloc(PACKET_NAMES_MAX, sizeof(*policy->packet_names));
+    if (!policy->packet_names)
+        return -ENOMEM;
+    for (rule_ref at = policy_rule_after(policy, 0); at && policy->packet_name_count < PACKET_NAMES_MAX;
+         at = policy_rule_after(policy, at)) {
+        const struct rule *rule = policy_rule(policy, at);
+        if (!rule->deny && rule->kind == KEY_EXACT &&
+            (rule->scheme == ACL_SCHEME_UDP || rule->scheme == ACL_SCHEME_ICMP))
+            policy->packet_names[policy->packet_name_count++] = at;
+    }
+    return 0;
+}
+
+size_t acl_policy_packet_names(const struct acl_policy *policy, enum acl_protocol protocol, uint16_t port,
+                               char ret[][ACL_NAME_MAX + 1], size_t size)
+{
+    enum acl_scheme scheme = protocol == ACL_UDP ? ACL_SCHEME_UDP : ACL_SCHEME_ICMP;
+    size_t count = 0;
+    for (size_t i = 0; i < policy->packet_name_count && count < size; i++) {
+        const struct rule *rule = policy_rule(policy, policy->packet_names[i]);
+        if (rule->scheme != scheme || port < rule->port_low || port > rule->port_high)
+            continue;
+        memcpy(ret[count], rule->bytes + rule->key_at, rule->key_length);
+        ret[count++][rule->key_length] = 0;
+    }
+    return count;
+}
+
 int acl_policy_seal(struct acl_policy *policy)
 {
     if (policy->sealed)
@@ -254,6 +290,8 @@ int acl_policy_seal(struct acl_policy *policy)
     int r = policy_table_tidy(policy);
     if (r == 0)
         r = policy_ports_survey(policy);
+    if (r == 0)
+        r = collect_packet_names(policy);
     if (r < 0)
         return r;
     settle(policy);
@@ -402,6 +440,7 @@ size_t acl_policy_memory(const struct acl_policy *policy, size_t *ret_text)
         bytes += strlen(policy->files[i]) + 1;
     bytes += policy->segment_count * (sizeof(*policy->segments) + sizeof(*policy->ports));
     bytes += policy->udp_port_count * sizeof(*policy->udp_ports);
+    bytes += policy->packet_names ? PACKET_NAMES_MAX * sizeof(*policy->packet_names) : 0;
     *ret_text = policy->text_bytes;
     return bytes;
 }

@@ -155,6 +155,11 @@ bool acl_policy_allows_icmp(const struct acl_policy *policy);
 void acl_policy_each_packet_rule(const struct acl_policy *policy,
                                  bool (*each)(const struct acl_rule *rule, const char *text, void *arg), void *arg);
 
+/* Names (in normal form) that allow rules for this protocol and port name, at most `size`: of the first 64 such rules without a
+ * wildcard. Returns how many. */
+size_t acl_policy_packet_names(const struct acl_policy *policy, enum acl_protocol protocol, uint16_t port,
+                               char ret[][ACL_NAME_MAX + 1], size_t size);
+
 /* Bytes of memory in use, and how many of them are text (rules as written, names). For metrics and tests. */
 size_t acl_policy_memory(const struct acl_policy *policy, size_t *ret_text);
 

@@ -81,6 +81,8 @@ struct acl_policy {
 
     struct segment *segments; /* port use, sorted; the first begins at 0 */
     size_t segment_count;
+    rule_ref *packet_names; /* allow rules of udp:// and icmp:// by a whole name */
+    size_t packet_name_count;
     struct acl_port_range *ports, *udp_ports;
     size_t port_count, udp_port_count;
 };

@@ -5,7 +5,8 @@
  *   container ─ transparent socket, or log of echo requests ─► verdict ─► connected UDP or ping socket ─► origin
  *             ◄──────── raw socket, from the address that was asked ───────────────────────────────────
  *
- * The name is what our DNS answered the address for, as with tcp:// rules; otherwise the address decides. What is refused is
+ * The name is what our DNS answered the address for, as with tcp:// rules; otherwise the address decides. When neither says
+ * anything, the policy's own names for that port are looked up: clients keep addresses longer than DNS says. What is refused is
  * refused by an ICMP error at once, and remembered for a while, so that it is judged and told once.
  *
  *   state     what happens in it                                      left by

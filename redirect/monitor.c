@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "redirect/channel.h"
 #include "redirect/enclosure.h"
+#include "redirect/packets.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -454,6 +455,7 @@ static int start(struct monitor *monitor, struct error *err)
         (failed = await_input(monitor, monitor->enclosure.passage, "the sealed network", err)) ||
         (failed = enclosure_sockets(&monitor->enclosure, &monitor->sockets, err)))
         return failed;
+    packets_widen(&monitor->sockets);
     if (hand_over(monitor) < 0)
         return worker_ended(err);
     if ((failed = await_ready(monitor, err)) ||

@@ -26,6 +26,13 @@ static void widen(int fd)
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 }
 
+void packets_widen(const struct capture_sockets *sockets)
+{
+    for (int i = 0; i < 2; i++)
+        if (sockets->udp[i] >= 0)
+            widen(sockets->udp[i]);
+}
+
 static int bind_loopback(int fd, int family, uint16_t port, struct error *err)
 {
     const char *text = family == AF_INET ? "127.0.0.1" : "::1";

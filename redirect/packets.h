@@ -19,6 +19,8 @@
 /* Opens those of udp and raw that are -1, on the ports they had before when there is a before. A family that the kernel lacks stays
  * -1. */
 int packets_open(const struct sealed_past *past, struct capture_sockets *sockets, struct error *err);
+/* As much room for datagrams as the caller may give: in a user namespace of his own he has less to give than outside. */
+void packets_widen(const struct capture_sockets *sockets);
 /* The routing rule and the route; no error when they are there. `route` is a NETLINK_ROUTE socket. */
 int packets_route(int route, bool ipv6, struct error *err);
 /* Take them back. No error when they are gone. */

@@ -428,6 +428,13 @@ static void rules_for_packets_are_listed(void **state)
     const struct acl_port_range *ports = acl_policy_udp_ports(policy, &count);
     assert_int_equal(count, 2);
     assert_true(ports[0].low == 5 && ports[0].high == 7 && ports[1].low == 123 && ports[1].high == 123);
+    char names[2][ACL_NAME_MAX + 1];
+    assert_int_equal(acl_policy_packet_names(policy, ACL_UDP, 123, names, 2), 1);
+    assert_string_equal(names[0], "a.test");
+    assert_int_equal(acl_policy_packet_names(policy, ACL_UDP, 6, names, 2), 0); /* by address, and a deny rule */
+    assert_int_equal(acl_policy_packet_names(policy, ACL_ICMP, 0, names, 2), 1);
+    assert_string_equal(names[0], "c.test");
+    assert_int_equal(acl_policy_packet_names(policy, ACL_ICMP, 0, names, 0), 0);
     acl_policy_ports(policy, &count);
     assert_int_equal(count, 1); /* 1-65535, of 10.0.0.0/8: what UDP rules name is not among TCP's */
     acl_policy_destroy(policy);
