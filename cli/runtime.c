@@ -11,16 +11,17 @@
 
 struct runtime_options {
     const char *control;
-    bool of_policy, remove, json, help;
+    bool of_policy, remove, gone, json, help;
 };
 
-enum { OPTION_CONTROL = 256, OPTION_POLICY, OPTION_REMOVE, OPTION_JSON };
+enum { OPTION_CONTROL = 256, OPTION_POLICY, OPTION_REMOVE, OPTION_GONE, OPTION_JSON };
 
 static int read_options(const struct command *self, int argc, char **argv, struct runtime_options *o)
 {
     static const struct option options[] = {{"control", required_argument, NULL, OPTION_CONTROL},
                                             {"policy", no_argument, NULL, OPTION_POLICY},
                                             {"remove", no_argument, NULL, OPTION_REMOVE},
+                                            {"gone", no_argument, NULL, OPTION_GONE},
                                             {"json", no_argument, NULL, OPTION_JSON},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
@@ -37,6 +38,9 @@ static int read_options(const struct command *self, int argc, char **argv, struc
         case OPTION_REMOVE:
             o->remove = true;
             break;
+        case OPTION_GONE:
+            o->gone = true;
+            break;
         case OPTION_JSON:
             o->json = true;
             break;
@@ -48,6 +52,8 @@ static int read_options(const struct command *self, int argc, char **argv, struc
                                   argv[optind - 1]);
         }
     }
+    if (o->gone && strcmp(self->name, "forget") != 0)
+        return command_misuse(self, "there is no option \"--gone\"");
     return EXIT_YES;
 }
 
@@ -138,6 +144,10 @@ static int forget(const struct command *self, int argc, char **argv)
         return command_help(self);
     if (o.remove)
         return command_misuse(self, "forget takes everything back: leave --remove out");
+    if (o.gone && (o.of_policy || argc != optind))
+        return command_misuse(self, "--gone is about all containers that are not enrolled: name none");
+    if (o.gone)
+        return change(self, &o, json_pack("{s:s, s:b}", "do", "forget", "gone", 1));
     if (argc - optind != 1)
         return command_misuse(self, "name the container (or, with --policy, the policy)");
     return change(self, &o, json_pack("{s:s, s:s}", "do", "forget", target_key(&o), argv[optind]));
@@ -206,14 +216,28 @@ static void print_change(const json_t *changed)
     const json_t *set = json_object_get(changed, "set");
     const char *container = text_of(changed, "container");
     size_t rules = json_array_size(json_object_get(changed, "rules"));
-    printf("changed at run time for %s%s:", *container ? "" : "policy ",
-           *container ? container : text_of(changed, "policy"));
+    printf("changed at run time for %s%s%s:", *container ? "" : "policy ",
+           *container ? container : text_of(changed, "policy"),
+           json_is_true(json_object_get(changed, "gone")) ? " (not enrolled)" : "");
     if (set)
         printf(" set to policy %s by %s, %s%s", text_of(set, "policy"), text_of(set, "by"),
                text_of(set, "at"), rules ? ";" : "");
     if (rules)
         printf(" %zu rule%s", rules, rules == 1 ? "" : "s");
     putchar('\n');
+}
+
+/* With the rules, where no policy is shown that they are in. */
+static void print_changed_rules(const json_t *changed)
+{
+    size_t i;
+    const json_t *rule;
+    json_array_foreach(json_object_get(changed, "rules"), i, rule)
+    {
+        const char *denied = text_of(rule, "deny");
+        printf("%-5s  %-45s  by %s, %s\n", *denied ? "deny" : "allow",
+               *denied ? denied : text_of(rule, "allow"), text_of(rule, "by"), text_of(rule, "at"));
+    }
 }
 
 static int show(const struct command *self, int argc, char **argv)
@@ -228,11 +252,13 @@ static int show(const struct command *self, int argc, char **argv)
         return command_help(self);
     if (o.remove)
         return command_misuse(self, "there is no option \"--remove\"");
-    if (argc - optind != 1)
+    bool all = argc == optind && !o.of_policy;
+    if (argc - optind != 1 && !all)
         return command_misuse(self, "name the container (or, with --policy, the policy)");
-    json_t *answer =
-        request_ask(self, o.control, o.json,
-                    json_pack("{s:s, s:s}", "do", "show", target_key(&o), argv[optind]), NULL, 0, &status);
+    json_t *request = json_pack("{s:s}", "do", "show");
+    if (!all)
+        json_object_set_new(request, target_key(&o), json_string(argv[optind]));
+    json_t *answer = request_ask(self, o.control, o.json, request, NULL, 0, &status);
     if (!answer)
         return status;
     if (o.json) {
@@ -240,7 +266,12 @@ static int show(const struct command *self, int argc, char **argv)
     } else {
         print_container(answer);
         print_policy(answer);
-        json_array_foreach(json_object_get(answer, "changes"), i, changed) print_change(changed);
+        json_array_foreach(json_object_get(answer, "changes"), i, changed)
+        {
+            print_change(changed);
+            if (!json_object_get(answer, "policy"))
+                print_changed_rules(changed);
+        }
     }
     json_decref(answer);
     return EXIT_YES;
@@ -293,19 +324,21 @@ const struct command command_set = {
 
 const struct command command_forget = {
     .name = "forget",
-    .arguments = "[--policy] [--json] NAME",
+    .arguments = "[--policy] [--json] NAME | --gone",
     .summary = "takes back all that was changed at run time for a container or policy",
     .run = forget,
-    .help = TARGET_HELP COMMON_HELP
+    .help = TARGET_HELP
+    "  --gone            all that was changed for containers that are not enrolled now\n" COMMON_HELP
     "\nExit status: 0 nothing is changed (any more); 1 failed; 2 wrong use, or no gateway answers.\n",
 };
 
 const struct command command_show = {
     .name = "show",
-    .arguments = "[--policy] [--json] NAME",
+    .arguments = "[--policy] [--json] [NAME]",
     .summary = "says what a container may do, rule by rule, and who said so",
     .run = show,
     .help = TARGET_HELP COMMON_HELP
-    "\nA file of more than 200 rules is told by their number.\n"
+    "\nWithout a name it lists all that was changed at run time. A file of more than 200 rules is told by "
+    "their number.\n"
     "\nExit status: 0; 1 there is none of that name; 2 wrong use, or no gateway answers.\n",
 };

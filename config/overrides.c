@@ -423,21 +423,52 @@ static int check_rules(const struct override_change *change, struct error *err)
     return r;
 }
 
-static int reparse(const struct overrides *old, const struct override *changed, struct overrides **ret,
-                   struct error *err)
+/* Takes over `text`. */
+static int parse_own(char *text, size_t length, struct overrides **ret, struct error *err)
 {
     struct config_errors errors;
-    char *text;
-    size_t length;
-    int r = format(old, changed, &text, &length);
-    if (r < 0)
-        return error_set(err, ENOMEM, "out of memory");
-    r = overrides_parse("changed at run time", text, length, ret, &errors);
+    int r = overrides_parse("changed at run time", text, length, ret, &errors);
     if (r < 0)
         error_set(err, -r, "%s", errors.count ? errors.lines[0] : "out of memory");
     config_errors_finish(&errors);
     free(text);
     return r;
+}
+
+static int reparse(const struct overrides *old, const struct override *changed, struct overrides **ret,
+                   struct error *err)
+{
+    char *text;
+    size_t length;
+    int r = format(old, changed, &text, &length);
+    return r < 0 ? error_set(err, ENOMEM, "out of memory") : parse_own(text, length, ret, err);
+}
+
+int overrides_keep(struct overrides *old, bool (*keep)(const struct override *one, void *arg), void *arg,
+                   struct overrides **ret, struct error *err)
+{
+    char *text;
+    size_t length, kept = 0;
+    FILE *out = open_memstream(&text, &length);
+    if (!out)
+        return error_set(err, ENOMEM, "out of memory");
+    fputs(head, out);
+    for (size_t i = 0; i < old->count; i++) {
+        if (!keep(&old->list[i], arg))
+            continue;
+        if (kept++ == 0)
+            fputs("changes:\n", out);
+        put_override(out, &old->list[i]);
+    }
+    if (fclose(out) != 0) {
+        free(text);
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    if (kept < old->count)
+        return parse_own(text, length, ret, err);
+    free(text);
+    *ret = overrides_ref(old);
+    return 0;
 }
 
 /* What is said of the target afterwards; false when that is nothing new. */

@@ -70,6 +70,10 @@ struct override_change {
 int overrides_change(struct overrides *old, const struct override_change *change, struct overrides **ret,
                      struct error *err);
 
+/* Only those that `keep` says yes to. *ret is `old` itself (with one reference more) when that is all. 0 or a negative errno. */
+int overrides_keep(struct overrides *old, bool (*keep)(const struct override *one, void *arg), void *arg, struct overrides **ret,
+                   struct error *err);
+
 /* A snapshot with these changes, over the file that `snapshot` is of (which may have other changes, they do not count). Both are
  * referred to by what comes of it. It takes no longer for a file of a million names. 0 or -ENOMEM. */
 int config_derive(struct config_snapshot *snapshot, struct overrides *overrides,

@@ -88,28 +88,48 @@ static int take_rules(json_t *rules, struct control_request *ret, struct error *
     return 0;
 }
 
+/* What has to be there, and what has not, beside the verb. */
+static int check_change(const struct control_request *request, const char *container, const char *policy, const json_t *rules,
+                        struct error *err)
+{
+    bool adds = request->verb == CONTROL_ALLOW || request->verb == CONTROL_DENY, forgets = request->verb == CONTROL_FORGET;
+    if (!adds != !rules)
+        return error_set(err, EINVAL, adds ? "\"rules\" must be a list of rules, at least one" : "only allow and deny have \"rules\"");
+    if (request->remove && !adds && request->verb != CONTROL_SET)
+        return error_set(err, EINVAL, "only allow, deny and set have \"remove\"");
+    if (request->gone && (!forgets || container || policy))
+        return error_set(err, EINVAL, "\"gone\" goes with forget, and with no name beside it");
+    if (request->verb == CONTROL_SET)
+        return container && !policy == request->remove
+                   ? 0
+                   : error_set(err, EINVAL, "set needs \"container\", and \"policy\" or \"remove\": true");
+    if (request->verb == CONTROL_SHOW && !container && !policy)
+        return 0;
+    return request->gone || !container == !!policy
+               ? 0
+               : error_set(err, EINVAL, "say whom it is about: \"container\" or \"policy\"");
+}
+
 static int parse_change(json_t *root, struct control_request *ret, struct error *err)
 {
     json_error_t why;
     const char *verb, *container = NULL, *policy = NULL;
     json_t *rules = NULL;
-    int remove = 0, r;
-    bool has_rules = ret->verb == CONTROL_ALLOW || ret->verb == CONTROL_DENY, sets = ret->verb == CONTROL_SET;
-    if (json_unpack_ex(root, &why, JSON_STRICT, has_rules ? "{s:s, s?s, s?s, s?b, s:o}" : "{s:s, s?s, s?s, s?b}", "do", &verb,
-                       "container", &container, "policy", &policy, "remove", &remove, "rules", &rules) < 0)
+    int remove = 0, gone = 0;
+    if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s?s, s?s, s?b, s?b, s?o}", "do", &verb, "container", &container, "policy",
+                       &policy, "remove", &remove, "gone", &gone, "rules", &rules) < 0)
         return error_set(err, EINVAL, "%s", why.text);
-    if (sets && (!container || !policy == !remove))
-        return error_set(err, EINVAL, "set needs \"container\", and \"policy\" or \"remove\": true");
-    if (!sets && !container == !policy)
-        return error_set(err, EINVAL, "say whom it is about: \"container\" or \"policy\"");
     ret->remove = remove;
+    ret->gone = gone;
     ret->of_policy = !container;
-    r = take_text(container ? "container" : "policy", container ? container : policy, ret->target, sizeof(ret->target), err);
-    if (r == 0 && sets)
+    int r = check_change(ret, container, policy, rules, err);
+    if (r == 0)
+        r = take_text(container ? "container" : "policy", container ? container : policy, ret->target, sizeof(ret->target), err);
+    if (r == 0 && container)
         r = take_text("policy", policy, ret->record.policy, sizeof(ret->record.policy), err);
-    if (r == 0 && !*ret->target)
+    if (r == 0 && (container || policy) && !*ret->target)
         r = error_set(err, EINVAL, "the name is empty");
-    return r == 0 && has_rules ? take_rules(rules, ret, err) : r;
+    return r == 0 && rules ? take_rules(rules, ret, err) : r;
 }
 
 static int parse_object(json_t *root, struct control_request *ret, struct error *err)

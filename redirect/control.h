@@ -14,7 +14,8 @@
  *     TARGET is "container": ID or name, or "policy": NAME
  *     {"do": "allow", TARGET, "rules": [RULE, …], "remove"?: true}   {"do": "deny", the same}
  *     {"do": "set", "container": ID or name, "policy": NAME}   or without policy, but "remove": true
- *     {"do": "forget", TARGET}   {"do": "show", TARGET}
+ *     {"do": "forget", TARGET}   {"do": "forget", "gone": true}   (all of containers that are not enrolled)
+ *     {"do": "show", TARGET}     {"do": "show"}   (all that was changed)
  *
  *     {"do": "upgrade"}   {"do": "take-over"}   after the latter the two gateways talk on (redirect/takeover.h)
  *
@@ -53,7 +54,7 @@ struct control_request {
     enum control_verb verb;
     struct state_record record; /* id, attachment; of ENROLL also the other texts, and attached; of SET policy */
     char target[CHANNEL_ID_MAX]; /* ALLOW and behind */
-    bool of_policy, remove;
+    bool of_policy, remove, gone;
     json_t *rules; /* ALLOW and DENY: an array of texts; else NULL */
 };
 /* Pure. -EINVAL with a sentence for whoever wrote the request. */

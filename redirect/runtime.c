@@ -187,11 +187,12 @@ static void log_change(const struct daemon *d, const struct override_change *cha
                                         [OVERRIDE_DENY] = "deny",
                                         [OVERRIDE_SET] = "set",
                                         [OVERRIDE_FORGET] = "forget"};
-    const char *rest = change->count > 1 ? " …" : "",
-               *what = change->count ? change->rules[0] : change->policy;
+    const char *rest = change->count > 1 ? " …" : "", *what = change->count    ? change->rules[0]
+                                                              : change->policy ? change->policy
+                                                                               : "";
     log_info("%s: %s%s%s %s%s%s%s: policy version %s", change->by, words[change->verb],
              change->remove ? " --remove" : "", change->of_policy ? " --policy" : "", change->target,
-             what ? " " : "", what ? what : "", rest, config_version(d->snapshot));
+             *what ? " " : "", what, rest, config_version(d->snapshot));
 }
 
 /* Not in force yet: the worker is told, and the rulesets are changed. */
@@ -275,6 +276,34 @@ static void make_change(struct client *client, const struct override_change *cha
         client_answer(client, answer);
 }
 
+static bool is_enrolled(const struct override *o, void *daemon)
+{
+    return o->of_policy || enrolment_find_named(daemon, o->target);
+}
+
+static void forget_gone(struct client *client)
+{
+    struct daemon *d = client_daemon(client);
+    struct overrides *old = config_overrides(d->snapshot), *next;
+    struct error err;
+    int r = overrides_keep(old, is_enrolled, d, &next, &err);
+    bool changed = r == 0 && next != old;
+    if (changed)
+        r = put_in_force(d, next, &err);
+    if (r < 0) {
+        client_refuse(client, "failed", "%s", err.text);
+    } else {
+        json_t *answer =
+            json_pack("{s:b, s:s}", "changed", changed, "policy_version", config_version(d->snapshot));
+        if (changed)
+            await(d, client, answer);
+        else
+            client_answer(client, answer);
+    }
+    if (r == 0 || changed)
+        overrides_unref(next);
+}
+
 /* What no checker of rules can know. */
 static int check_change(struct daemon *d, const struct control_request *request, const char *target,
                         struct error *err)
@@ -306,6 +335,10 @@ void runtime_change(struct client *client, const struct control_request *request
     struct daemon *d = client_daemon(client);
     struct error err;
     char now[OVERRIDE_TEXT_MAX], copy[CHANNEL_ID_MAX]; /* the snapshot that it may belong to will go */
+    if (request->gone) {
+        forget_gone(client);
+        return;
+    }
     const char *target = (request->of_policy ? policy_target : container_target)(d, request->target, &err);
     if (!target && request->verb == CONTROL_FORGET && err.code == ENOENT) {
         client_answer(client, json_pack("{s:b}", "changed", 0));

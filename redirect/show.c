@@ -148,6 +148,20 @@ static void show_policy(struct client *client, const struct acl_policy *policy,
     client_answer(client, answer);
 }
 
+static void show_all_changes(struct client *client)
+{
+    struct daemon *d = client_daemon(client);
+    const struct override *o;
+    json_t *changes = json_array();
+    for (size_t i = 0; (o = overrides_at(config_overrides(d->snapshot), i)); i++) {
+        add_changes(changes, o);
+        if (!o->of_policy && !enrolment_find_named(d, o->target))
+            json_object_set_new(json_array_get(changes, i), "gone", json_true());
+    }
+    client_answer(client,
+                  json_pack("{s:o, s:s}", "changes", changes, "policy_version", config_version(d->snapshot)));
+}
+
 void show_target(struct client *client, const struct control_request *request)
 {
     struct daemon *d = client_daemon(client);
@@ -155,7 +169,9 @@ void show_target(struct client *client, const struct control_request *request)
     const struct acl_policy *policy = request->of_policy ? config_policy(d->snapshot, request->target) : NULL;
     const char *name = policy ? acl_policy_name(policy) : request->target;
     const struct override *changed = overrides_find(config_overrides(d->snapshot), request->of_policy, name);
-    if (e)
+    if (!*request->target)
+        show_all_changes(client);
+    else if (e)
         show_container(client, e);
     else if (policy || changed)
         show_policy(client, policy, changed);

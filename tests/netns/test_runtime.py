@@ -118,6 +118,23 @@ def test_show_says_who_is_who(gateway):
     assert "no container has that name" in refused(gateway, "show", "stranger")
 
 
+def test_all_that_was_changed_is_listed_and_what_is_for_nobody_goes(gateway):
+    box = gateway.container("--policy", "agents", "--name", "web")
+    gone = gateway.container("--policy", "agents")
+    gateway.told("deny", gone.id, "a.example")
+    gateway.told("deny", "web", "b.example")
+    gateway.told("allow", "--policy", "agents", "c.example")
+    assert not gateway.told("forget", "--gone")["changed"]
+    gateway.told("withdraw", gone.id)
+    text = gateway.ask("show").stdout
+    assert f"changed at run time for {gone.id} (not enrolled): 1 rule\ndeny   a.example " in text, text
+    assert "changed at run time for web: 1 rule" in text and "allow  c.example" in text
+    assert gateway.told("forget", "--gone")["changed"]
+    assert [change.get("container") for change in gateway.told("show")["changes"]] == ["web", None]
+    assert gateway.told("forget", "web")["changed"] and gateway.told("forget", "--policy", "agents")["changed"]
+    assert gateway.told("show")["changes"] == [] and reaches(box, "allowed.example")
+
+
 def test_a_port_that_is_allowed_at_run_time_is_open(gateway):
     box = gateway.container("--policy", "nothing")
     assert box.do("timeout", "5", "ssh-keyscan", "ssh.example").stdout == ""
@@ -173,7 +190,8 @@ def test_a_spoilt_file_of_changes_starts_nothing(gateway):
 
 @pytest.mark.parametrize("words, hint", [
     (["allow"], "name the container"), (["deny", "box"], "then the rules"), (["set", "box"], "then the policy"),
-    (["set", "--policy", "box", "x"], "leave --policy out"), (["forget"], "name the container"), (["show"], "name the container"),
+    (["forget", "--gone", "x"], "name none"), (["deny", "--gone", "x", "y"], "no option"), (["show", "a", "b"], "name the container"),
+    (["set", "--policy", "box", "x"], "leave --policy out"), (["forget"], "name the container"),
     (["forget", "--remove", "x"], "leave --remove out"), (["show", "--frob", "x"], "no option"), (["allow", "--control"], "needs a value"),
 ])
 def test_wrong_use_is_one_line(lab, words, hint):
@@ -182,7 +200,9 @@ def test_wrong_use_is_one_line(lab, words, hint):
 
 
 @pytest.mark.parametrize("request_text, hint", [
-    ({"do": "allow", "container": "x"}, "rules"), ({"do": "allow", "container": "x", "rules": []}, "at least one"),
+    ({"do": "show", "container": "x", "rules": ["a"]}, "only allow and deny"), ({"do": "show", "remove": True}, "only allow"),
+    ({"do": "forget", "gone": True, "policy": "x"}, "no name"), ({"do": "deny", "gone": True, "rules": ["a.example"]}, "goes with forget"),
+    ({"do": "forget"}, "whom it is about"), ({"do": "allow", "container": "x"}, "rules"), ({"do": "allow", "container": "x", "rules": []}, "at least one"),
     ({"do": "deny", "container": "x", "rules": [1]}, "list of texts"), ({"do": "deny", "rules": ["a.example"]}, "whom it is about"),
     ({"do": "deny", "container": "x", "policy": "y", "rules": ["a.example"]}, "whom it is about"),
     ({"do": "set", "container": "x"}, "set needs"), ({"do": "set", "policy": "x"}, "set needs"),

@@ -144,6 +144,35 @@ static void what_is_said_again_changes_nothing(void **state)
     overrides_unref(o);
 }
 
+static bool is_policy(const struct override *one, void *arg)
+{
+    (void)arg;
+    return one->of_policy;
+}
+
+static bool is_any(const struct override *one, void *arg)
+{
+    (void)arg;
+    return one->target != NULL;
+}
+
+static void some_are_kept(void **state)
+{
+    struct overrides *o = with_rule(overrides_none(), OVERRIDE_DENY, false, "box", "a.example"), *kept = NULL;
+    struct error err;
+    (void)state;
+    o = with_rule(o, OVERRIDE_DENY, true, "p", "b.example");
+    assert_int_equal(overrides_keep(o, is_any, NULL, &kept, &err), 0);
+    assert_ptr_equal(kept, o);
+    overrides_unref(kept);
+    assert_int_equal(overrides_keep(o, is_policy, NULL, &kept, &err), 0);
+    assert_string_equal(overrides_at(kept, 0)->target, "p");
+    assert_null(overrides_at(kept, 1));
+    same_again(kept);
+    overrides_unref(kept);
+    overrides_unref(o);
+}
+
 static void the_opposite_takes_its_place(void **state)
 {
     struct overrides *o = with_rule(overrides_none(), OVERRIDE_DENY, false, "box", "a.example");
@@ -309,6 +338,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(changes_add_up_and_are_taken_back),
         cmocka_unit_test(what_is_said_again_changes_nothing),
+        cmocka_unit_test(some_are_kept),
         cmocka_unit_test(the_opposite_takes_its_place),
         cmocka_unit_test(bad_rules_change_nothing),
         cmocka_unit_test(too_much_is_told),
