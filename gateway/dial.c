@@ -1,7 +1,8 @@
 /*
  * Connecting to the origin: Happy Eyeballs in small (RFC 8305 section 5). The client believed it was
  * connected long ago, so a dead address is ours to survive: the next candidate starts when the one before
- * failed, or after a stagger when it is only slow; the first to connect wins.
+ * failed, or after a stagger when it is only slow; the first to connect wins. Addresses that lately failed or lost so
+ * are tried last (dead_addresses.h).
  */
 #include "gateway/flow.h"
 #include "base/fds.h"
@@ -172,13 +173,25 @@ void flow_note_proof(struct flow *flow, const struct proof_result *result)
         *flow->proof = *result;
 }
 
-/* The winner's socket becomes the origin side; the other attempt goes. */
+/* It did not connect, and the fault is not that of the site's proxy. */
+static void note_dead(const struct dial_attempt *attempt)
+{
+    struct worker *w = attempt->flow->worker;
+    if (config_upstream(w->snapshot)->kind == CONFIG_UPSTREAM_NONE)
+        dead_addresses_note(&w->dead_addresses, &attempt->address, uv_now(&w->loop));
+}
+
+/* The winner's socket becomes the origin side; the other attempt goes. One that began earlier, and is outrun by the whole
+ * stagger, is as good as dead. */
 static void attempt_won(struct dial_attempt *winner)
 {
     struct flow *flow = winner->flow;
     struct addr dialled = winner->address;
     struct poller *poller = &flow->worker->poller;
     winner->active = false;
+    dead_addresses_forget(&flow->worker->dead_addresses, &dialled);
+    if (winner == &flow->dial->attempts[1] && flow->dial->attempts[0].active)
+        note_dead(&flow->dial->attempts[0]);
     if (winner == &flow->dial->attempts[1]) {
         int fd = winner->own_poll.fd;
         attempt_drop(&flow->dial->attempts[0]);
@@ -207,6 +220,7 @@ static void attempt_ready(struct dial_attempt *attempt, uint32_t events)
     metrics_upstream_failed(flow->worker->metrics, r);
     flow->dial->last_error = r;
     flow->dial->last_problem = attempt->outbound.problem;
+    note_dead(attempt);
     attempt_drop(attempt);
     flow->origin.readable = flow->origin.writable = flow->origin.hangup = false;
     dial_next(flow);
@@ -223,6 +237,8 @@ void dial_start(struct flow *flow, const char *binding)
         flow->binding = binding;
     flow->dial->next = 0;
     flow->dial->last_problem = NULL;
+    dead_addresses_last(&flow->worker->dead_addresses, flow->dial->candidates, flow->dial->count,
+                        uv_now(&flow->worker->loop));
     flow_set_state(flow, FLOW_CONNECT);
     dial_next(flow);
 }

@@ -13,6 +13,7 @@
 #include "gateway/association.h"
 #include "gateway/admin.h"
 #include "gateway/audit.h"
+#include "gateway/dead_addresses.h"
 #include "gateway/deadline.h"
 #include "gateway/dns_watch.h"
 #include "gateway/forwarder.h"
@@ -39,6 +40,7 @@ struct worker {
     int channel;
     int routes; /* asks whether an address is the machine's own */
     struct own_address_cache own_addresses;
+    struct dead_addresses dead_addresses;
     struct poller poller;
     struct config_snapshot *snapshot;
     const struct config_limits *limits;

@@ -126,6 +126,16 @@ def test_a_dead_first_address_is_invisible(lab):
     assert end["destination.ip"] == "198.18.66.1" and end["destination.nat.ip"] == "198.18.1.5"
 
 
+def test_a_dead_first_address_is_waited_for_once(lab):
+    """The next connection goes to the live one at once; only the order is another, so a name without others still tries it."""
+    once = " ".join([*CURL, *past_dns("half-dead.example", "198.18.66.1"), "https://half-dead.example/"])
+    uplink = lab.capture()
+    run = lab.exec(["sh", "-c", f"for i in 1 2 3 4 5; do {once}; done"], allow=["half-dead.example"]).ok()
+    assert run.out.count("half-dead.example at 198.18.1.5") == 5
+    assert len({packet.sport for packet in uplink.towards("198.18.66.1")}) == 1
+    assert {end["destination.nat.ip"] for end in run.audit.ended("half-dead.example")} == {"198.18.1.5"}
+
+
 def test_only_dead_addresses_are_said_to_be_so(lab):
     run = lab.exec([*CURL, "-i", "http://nowhere.example/"], allow=["nowhere.example"])
     assert run.out.startswith("HTTP/1.1 502 ") and run.audit.reasons() == {"connect_failed"}
