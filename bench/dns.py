@@ -113,7 +113,7 @@ class Dnsmasq(_Peer):
 
     def command(self):
         return ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=", "--no-resolv", "--no-hosts",
-                "--no-poll", "--listen-address=127.0.0.1", f"--port={OWN_PORT}", "--cache-size=200000", "--dns-forward-max=10000",
+                "--no-poll", "--listen-address=127.0.0.1", f"--port={OWN_PORT}", "--cache-size=400000", "--dns-forward-max=10000",
                 f"--server=/{ZONE}/{NAME_SERVER}", "--local=/denied.example/"]
 
 
