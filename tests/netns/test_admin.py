@@ -47,29 +47,14 @@ def until_closed(client):
 
 # --- counters ------------------------------------------------------------------------------------------------------
 
-def test_counters_agree_with_the_audit_log(served, endpoint):
-    """Flows, requests on kept-alive connections and DNS questions, allowed and denied: what is counted is what is recorded."""
-    box = served.container("--policy", "agents")
-    got = 0
-    for path in ("/", "/index.html"):
-        done = box.curl(f"https://allowed.example{path}", "--resolve", f"allowed.example:443:{address('allowed.example')}")
-        got += len(done.stdout)
-    box.curl("https://denied.example/", "--resolve", f"denied.example:443:{address('denied.example')}")
-    box.curl("http://denied.example/")                                     # refused by DNS
-    box.curl("http://allowed.example/", "--resolve", f"allowed.example:80:{address('allowed.example')}")
-    host = f"Host: {'denied.example'}"
-    box.curl("http://allowed.example/", "http://allowed.example/", "-H", host, "--resolve",
-             f"allowed.example:80:{address('allowed.example')}")
-    box.curl("http://allowed.example/", "--next", "-sS", "-H", host, "http://allowed.example/")
-    box.do("sh", "-c", f"printf 'EHLO\\r\\n' | {' '.join(map(str, served.lab.client))} connect {address('allowed.example')} 443")
-    box.do("sh", "-c", f"timeout 1 {' '.join(map(str, served.lab.client))} connect {address('allowed.example')} 8081")
+def assert_agree(served, endpoint):
+    """Every sum that both have is the same. Returns the number of decisions."""
     wait_until(lambda: value(endpoint.metrics(), "flows_active") == 0, "no flow is up any more")
     counted = endpoint.metrics()
     served.await_event(lambda events: len(events) == value(counted, "audit_events_total"), "everything in the file")
     events = served.audit()
     decisions = [event for event in events if event["event.action"] in (
         "flow-allowed", "flow-denied", "request-allowed", "request-denied", "dns-denied")]
-    assert len(decisions) > 6
     reasons = {}
     for event in decisions:
         reasons[event["event.reason"]] = reasons.get(event["event.reason"], 0) + 1
@@ -91,7 +76,51 @@ def test_counters_agree_with_the_audit_log(served, endpoint):
     assert value(counted, "dns_queries_total", decision="denied") == len(events.where(event_action="dns-denied"))
     assert value(counted, "sniff_duration_seconds_count") == value(counted, "flows_total")
     assert value(counted, "setup_duration_seconds_count") == len(events.allowed())
+    return len(decisions)
+
+
+def test_counters_agree_with_the_audit_log(served, endpoint):
+    """Flows, requests on kept-alive connections and DNS questions, allowed and denied: what is counted is what is recorded."""
+    box = served.container("--policy", "agents")
+    got = 0
+    for path in ("/", "/index.html"):
+        done = box.curl(f"https://allowed.example{path}", "--resolve", f"allowed.example:443:{address('allowed.example')}")
+        got += len(done.stdout)
+    box.curl("https://denied.example/", "--resolve", f"denied.example:443:{address('denied.example')}")
+    box.curl("http://denied.example/")                                     # refused by DNS
+    box.curl("http://allowed.example/", "--resolve", f"allowed.example:80:{address('allowed.example')}")
+    host = f"Host: {'denied.example'}"
+    box.curl("http://allowed.example/", "http://allowed.example/", "-H", host, "--resolve",
+             f"allowed.example:80:{address('allowed.example')}")
+    box.curl("http://allowed.example/", "--next", "-sS", "-H", host, "http://allowed.example/")
+    box.do("sh", "-c", f"printf 'EHLO\\r\\n' | {' '.join(map(str, served.lab.client))} connect {address('allowed.example')} 443")
+    box.do("sh", "-c", f"timeout 1 {' '.join(map(str, served.lab.client))} connect {address('allowed.example')} 8081")
+    assert assert_agree(served, endpoint) > 6
     assert got > 0
+
+
+def test_counters_agree_after_a_crowd_and_never_go_back(served, endpoint):
+    """Hundreds of flows at once, of every kind, while somebody scrapes without a pause."""
+    boxes = [served.container("--policy", "agents") for _ in range(2)]
+    allowed, denied = address("allowed.example"), address("denied.example")
+    story = f"""
+        case $(($1 % 5)) in
+        0) curl -s https://allowed.example/ ;;
+        1) curl -s --resolve denied.example:443:{denied} https://denied.example/ ;;
+        2) curl -s --resolve allowed.example:80:{allowed} http://allowed.example/ --next -s -H 'Host: denied.example' http://allowed.example/ ;;
+        3) curl -s http://nobody.example/ ;;
+        4) curl -s --max-time 5 http://{allowed}:8081/ ;;
+        esac >/dev/null; :"""
+    crowds = [box.start("sh", "-c", 'seq 1 150 | xargs -P 12 -n 1 sh -c "$0" sh', story) for box in boxes]
+    before, scrapes = endpoint.metrics(), 0
+    while any(crowd.poll() is None for crowd in crowds):
+        now = endpoint.metrics()
+        for key, number in before.items():
+            if key[0].endswith(("_total", "_count", "_bucket", "_sum")):
+                assert now[key] >= number, key
+        before, scrapes = now, scrapes + 1
+    assert [crowd.wait() for crowd in crowds] == [0, 0] and scrapes > 3
+    assert assert_agree(served, endpoint) >= 240  # four in five of three hundred
 
 
 def test_the_bytes_counted_are_the_bytes_that_came(served, endpoint):
