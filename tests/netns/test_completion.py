@@ -1,6 +1,7 @@
 """Completion in the real shells; and that it offers what --help says, no more and no less."""
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,27 @@ def test_every_option_that_is_offered_is_known(lab, complete):
         for option in complete(command, "--"):
             done = subprocess.run([lab.binary, command, option], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=20)
             assert "no option" not in done.stderr, (command, option, done.stderr)
+
+
+def test_whatever_reads_has_json(lab, complete):
+    for command in ("status", "ps", "show", "verify", "log", "inspect"):
+        assert "--json" in complete(command, "-"), command
+    for verb in ("check", "test", "show", "diff"):
+        assert "--json" in complete("policy", verb, "-"), verb
+
+
+def test_bash_completion_finds_the_installed_script(lab, tmp_path):
+    """As `meson install` puts it: by its name, when it is first needed."""
+    library = Path("/usr/share/bash-completion/bash_completion")
+    if not library.exists():
+        pytest.skip("not installed: bash-completion (scripts/install-deps test)")
+    folder = tmp_path / "completions"
+    folder.mkdir()
+    script = subprocess.run([lab.binary, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    (folder / "sallyport.bash").write_text(script)
+    done = subprocess.run(["bash", "--norc", "-c", f"source {library}; _completion_loader sallyport; complete -p sallyport"],
+                          capture_output=True, text=True, env={**lab.environment(), "BASH_COMPLETION_USER_DIR": str(tmp_path)})
+    assert done.stdout == "complete -F _sallyport sallyport\n", done
 
 
 def test_values_are_files_folders_or_nothing(complete, tmp_path):
