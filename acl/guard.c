@@ -229,3 +229,25 @@ const char *acl_guard_range_name(const struct addr *a)
 {
     return judge(a).name;
 }
+
+static void tell_prefix(const struct prefix *p, enum acl_guard_class class,
+                        void (*each)(const struct cidr *net, enum acl_guard_class class, void *arg), void *arg)
+{
+    struct cidr net = {.base.family = p->size == 4 ? AF_INET : AF_INET6, .length = p->length};
+    memcpy(net.base.bytes, p->bytes, p->size);
+    each(&net, class, arg);
+}
+
+void acl_guard_each(void (*each)(const struct cidr *net, enum acl_guard_class class, void *arg), void *arg)
+{
+    /* What lies outside 2000::/3 is not public (above): by its complement, 0::/3 and 4000::/2 and 8000::/1. */
+    static const struct prefix outside[] = {V6(0, 0, 0, 0, 0, 0, 0, 0, 3), V6(0x4000, 0, 0, 0, 0, 0, 0, 0, 2),
+                                            V6(0x8000, 0, 0, 0, 0, 0, 0, 0, 1)};
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(*ranges); i++)
+        if (ranges[i].class != ACL_GUARD_PUBLIC && ranges[i].prefix.length > 0)
+            tell_prefix(&ranges[i].prefix, ranges[i].class, each, arg);
+    for (size_t i = 0; i < sizeof(embeddings) / sizeof(*embeddings); i++)
+        tell_prefix(&embeddings[i].prefix, ACL_GUARD_PRIVATE, each, arg);
+    for (size_t i = 0; i < sizeof(outside) / sizeof(*outside); i++)
+        tell_prefix(&outside[i], ACL_GUARD_PRIVATE, each, arg);
+}

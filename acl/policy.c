@@ -408,7 +408,7 @@ void acl_policy_each(const struct acl_policy *policy,
 
 bool acl_policy_allows_icmp(const struct acl_policy *policy)
 {
-    return policy->allows_icmp;
+    return policy->allows_icmp || (policy->base && acl_policy_allows_icmp(policy->base));
 }
 
 static bool speaks_of_packets(const struct rule *rule)
@@ -417,18 +417,26 @@ static bool speaks_of_packets(const struct rule *rule)
            (rule->deny && rule->scheme == ACL_SCHEME_ADDRESS);
 }
 
-void acl_policy_each_packet_rule(const struct acl_policy *policy,
-                                 bool (*each)(const struct acl_rule *rule, const char *text, void *arg),
-                                 void *arg)
+static bool each_packet_rule(const struct acl_policy *policy,
+                             bool (*each)(const struct acl_rule *rule, const char *text, void *arg), void *arg)
 {
+    if (policy->base && !each_packet_rule(policy->base, each, arg))
+        return false;
     for (rule_ref at = policy_rule_after(policy, 0); at; at = policy_rule_after(policy, at)) {
         const struct rule *rule = policy_rule(policy, at);
         struct acl_rule parsed;
         if (speaks_of_packets(rule) &&
             acl_rule_parse(rule->bytes, rule->text_length, rule->deny, &parsed, NULL) == 0 &&
             !each(&parsed, rule->bytes, arg))
-            return;
+            return false;
     }
+    return true;
+}
+
+void acl_policy_each_packet_rule(const struct acl_policy *policy,
+                                 bool (*each)(const struct acl_rule *rule, const char *text, void *arg), void *arg)
+{
+    each_packet_rule(policy, each, arg);
 }
 
 size_t acl_policy_memory(const struct acl_policy *policy, size_t *ret_text)

@@ -183,6 +183,56 @@ static void audit_packet(struct capture *capture, const struct nflog_event *pack
         capture->packets_left_out++;
 }
 
+/* By which name, if any, the packet was let through. */
+struct packet_name {
+    const struct acl_policy *policy;
+    const struct nflog_event *packet;
+    enum acl_protocol protocol;
+    struct acl_verdict verdict;
+    char name[ACL_NAME_MAX + 1];
+    size_t length;
+};
+
+static bool judge_packet_name(const char *name, size_t length, void *arg)
+{
+    struct packet_name *found = arg;
+    struct acl_verdict verdict =
+        acl_policy_judge_name(found->policy, found->protocol, name, length, found->packet->destination.port);
+    if (!verdict.allowed)
+        return true;
+    found->verdict = verdict;
+    found->length = length;
+    memcpy(found->name, name, length);
+    return false;
+}
+
+/* The kernel lets it pass; which rule does so is found as the kernel found it. */
+static void packet_allowed(struct capture *capture, const struct nflog_event *packet)
+{
+    struct worker *w = capture->worker;
+    struct packet_name found = {.policy = policy_of(capture, packet), .packet = packet,
+                                .protocol = packet->protocol == IPPROTO_UDP ? ACL_UDP : ACL_ICMP};
+    found.verdict = acl_policy_judge_address_for(found.policy, found.protocol, &packet->destination);
+    if (!found.verdict.allowed)
+        namebook_names(w->names, &packet->destination, uv_now(&w->loop), judge_packet_name, &found);
+    struct audit_event event = worker_event(w, capture, found.policy);
+    event.action = AUDIT_PACKET_DENIED; /* as "packet-allowed" */
+    event.allowed = true;
+    event.reason = ACL_RULE_ALLOW;
+    event.transport = transport_name(packet->protocol);
+    event.source = packet->source;
+    event.destination = packet->destination;
+    event.domain = found.name;
+    event.domain_length = found.length;
+    event.verdict = &found.verdict;
+    event.left_out = capture->packets_left_out;
+    clock_gettime(CLOCK_REALTIME, &event.start);
+    if (audit_submit(w->audit, &event) == 0)
+        capture->packets_left_out = 0;
+    else
+        capture->packets_left_out++;
+}
+
 static void packet_denied(const struct nflog_event *packet, void *arg)
 {
     struct capture *capture = arg;
@@ -196,12 +246,13 @@ static void packet_denied(const struct nflog_event *packet, void *arg)
         capture->packets_left_out += missed;
     capture->packets_seen = true;
     capture->packets_next = packet->sequence + 1;
-    metric_add(&w->metrics->packets_denied, 1 + (uint64_t)missed);
+    metric_add(&w->metrics->packets_denied, (packet->allowed ? 0 : 1) + (uint64_t)missed);
     if (capture->tenants && tenants_find(capture->tenants, &packet->source))
         capture = tenants_find(capture->tenants, &packet->source); /* no tenant drowns what others are refused */
-    report_packet(capture, packet);
+    if (!packet->allowed)
+        report_packet(capture, packet);
     if (rate_take(&capture->packet_rate, PACKET_EVENTS_PER_SECOND, uv_now(&w->loop)))
-        audit_packet(capture, packet);
+        (packet->allowed ? packet_allowed : audit_packet)(capture, packet);
     else
         capture->packets_left_out++;
 }

@@ -47,7 +47,8 @@ struct dns_question {
     socklen_t peer_length;
     struct forwarder_waiter waiter;
     struct dns_query query;
-    bool malformed;
+    uint32_t held; /* until the kernel's sets have its addresses (learned.h); 0: it is not */
+    bool malformed, learned;
     const uint8_t *bytes; /* the client's message */
     size_t length;
     uint8_t copy[]; /* of it, when the question waits */
@@ -265,6 +266,15 @@ static void fail(const struct dns_question *question, const char *why)
     reply_refusal(question, DNS_SERVFAIL, DNS_EDE_NETWORK_ERROR, text);
 }
 
+/* The kernel is to know an address before the container does: then 0 is not what comes back. */
+static uint32_t must_wait(const struct dns_question *question, const struct forwarder_answer *answer)
+{
+    const struct dns_query *query = &question->query;
+    if (question->learned || answer->lies || answer->status < 0 || !addresses_pass_guard(question, answer))
+        return 0;
+    return learned_note(question->capture, query->name, query->name_length, answer->addresses, answer->address_count, answer->ttl);
+}
+
 static void answer_question(const struct dns_question *question, const struct forwarder_answer *answer)
 {
     if (answer->lies) {
@@ -286,6 +296,8 @@ static void on_answered(struct forwarder_waiter *waiter, const struct forwarder_
 {
     struct dns_question *question = list_entry(waiter, struct dns_question, waiter);
     struct dns_connection *connection = question->connection;
+    if ((question->held = must_wait(question, answer)))
+        return;
     answer_question(question, answer);
     question_destroy(question);
     if (connection)
@@ -319,12 +331,10 @@ static void watch_for_tunnels(const struct dns_question *question, const struct 
     audit_submit(capture->worker->audit, &event);
 }
 
-/* The question waits, as a copy, for an answer from outside. As forwarder_wait(). */
-static int wait_for_answer(const struct dns_question *question)
+/* A copy that waits. */
+static int keep(const struct dns_question *question, struct dns_question **ret)
 {
     struct capture *capture = question->capture;
-    struct worker *w = capture->worker;
-    const struct dns_query *query = &question->query;
     if (capture->dns_waiting >= QUESTIONS_MAX)
         return -ENOBUFS;
     struct dns_question *waits = malloc(sizeof(*waits) + question->length);
@@ -334,16 +344,74 @@ static int wait_for_answer(const struct dns_question *question)
     memcpy(waits->copy, question->bytes, question->length);
     waits->bytes = waits->copy;
     forwarder_waiter_init(&waits->waiter, on_answered);
-    int r = forwarder_wait(w->forwarder, query->name, query->name_length, query->type, &waits->waiter);
-    if (r < 0) {
-        free(waits);
-        return r;
-    }
-    list_append(&w->dns_questions, &waits->link);
+    list_append(&capture->worker->dns_questions, &waits->link);
     capture->dns_waiting++;
     if (waits->connection)
         waits->connection->questions++;
+    *ret = waits;
+    return 0;
+}
+
+/* The question waits, as a copy, for an answer from outside. As forwarder_wait(). */
+static int wait_for_answer(const struct dns_question *question)
+{
+    const struct dns_query *query = &question->query;
+    struct dns_question *waits;
+    int r = keep(question, &waits);
+    if (r < 0)
+        return r;
+    r = forwarder_wait(question->capture->worker->forwarder, query->name, query->name_length, query->type, &waits->waiter);
+    if (r < 0)
+        question_destroy(waits);
     return r;
+}
+
+/* Its answer is known, but is to wait for the kernel. */
+static bool hold(const struct dns_question *question, uint32_t serial)
+{
+    struct dns_question *waits;
+    if (serial == 0 || keep(question, &waits) < 0)
+        return false;
+    waits->held = serial;
+    return true;
+}
+
+/* The answer may have become old meanwhile: then it is asked for once more. */
+static void release(struct dns_question *question)
+{
+    struct worker *w = question->capture->worker;
+    const struct dns_query *query = &question->query;
+    struct dns_connection *connection = question->connection;
+    struct forwarder_answer answer;
+    int r = 0;
+    question->held = 0;
+    question->learned = true;
+    if (forwarder_find(w->forwarder, query->name, query->name_length, query->type, &answer))
+        answer_question(question, &answer);
+    else if ((r = forwarder_wait(w->forwarder, query->name, query->name_length, query->type, &question->waiter)) >= 0)
+        return;
+    else
+        fail(question, resolver_failure_text(r));
+    question_destroy(question);
+    if (connection)
+        connection_flush(connection);
+}
+
+static struct dns_question *next_learned(const struct worker *w)
+{
+    for (struct list *link = w->dns_questions.next; link != &w->dns_questions; link = link->next) {
+        struct dns_question *question = list_entry(link, struct dns_question, link);
+        if (question->held && learned_is_done(w, question->held))
+            return question;
+    }
+    return NULL;
+}
+
+/* From the beginning each time: with one question others of its connection may go. */
+void dns_service_learned(struct worker *w)
+{
+    for (struct dns_question *question; (question = next_learned(w));)
+        release(question);
 }
 
 static void forward(const struct dns_question *question, const struct acl_verdict *verdict)
@@ -353,7 +421,8 @@ static void forward(const struct dns_question *question, const struct acl_verdic
     struct forwarder_answer answer;
     if (forwarder_find(w->forwarder, query->name, query->name_length, query->type, &answer)) {
         metric_add(&w->metrics->dns_cache_hits, 1);
-        answer_question(question, &answer);
+        if (!hold(question, must_wait(question, &answer)))
+            answer_question(question, &answer);
         return;
     }
     int r = wait_for_answer(question);

@@ -288,6 +288,10 @@ static void obey(struct worker *w, const struct channel_message *message, struct
     case CHANNEL_PUBLISH:
         publish(w, message, sockets, fd);
         break;
+    case CHANNEL_LEARNED_DONE:
+        learned_done(w, message->serial);
+        dns_service_learned(w);
+        break;
     case CHANNEL_WITHDRAW:
         withdraw(w, message);
         break;

@@ -17,6 +17,7 @@
 #include "gateway/deadline.h"
 #include "gateway/dns_watch.h"
 #include "gateway/forwarder.h"
+#include "gateway/learned.h"
 #include "gateway/loop_lag.h"
 #include "gateway/namebook.h"
 #include "gateway/own_address.h"
@@ -57,6 +58,7 @@ struct worker {
     struct verifier *verifier;
     struct namebook *names;
     struct report *report;
+    struct learned learned; /* what the kernel's sets were told */
     struct deadline_queue hello_timeouts, connect_timeouts, attempt_staggers, idle_timeouts,
         half_close_timeouts, linger_timeouts, dns_tcp_timeouts, accept_pauses, tenant_timeouts;
     struct pipe_pool pipes;
@@ -164,5 +166,6 @@ struct audit_event worker_event(const struct worker *worker, const struct captur
 void dns_udp_ready(struct poll_handle *handle, uint32_t events);
 void dns_tcp_accept_ready(struct poll_handle *handle, uint32_t events);
 void dns_tcp_expired(struct deadline *deadline);
+void dns_service_learned(struct worker *worker); /* the monitor has done something more (learned.h): answers may wait for it */
 void dns_service_forget(
     struct capture *capture); /* the capture goes: drop its connections and pending questions */

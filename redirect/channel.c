@@ -107,6 +107,22 @@ int channel_send_network_end(int channel, uint32_t serial, const char *name)
     return r < 0 ? r : channel_send_withdraw(channel, serial, id);
 }
 
+int channel_send_learned(int channel, uint32_t serial, const char *policy, const char *version, uint32_t rule,
+                         const struct addr *address, uint32_t ttl)
+{
+    struct channel_message message = {
+        .type = CHANNEL_LEARNED, .serial = serial, .rule = rule, .address = *address, .ttl = ttl};
+    int r = put_text(message.policy, CHANNEL_ID_MAX, policy);
+    if (r == 0)
+        r = put_text(message.version, CHANNEL_VERSION_MAX, version);
+    return r < 0 ? r : send_message(channel, &message, NULL, 0);
+}
+
+int channel_send_learned_done(int channel, uint32_t serial)
+{
+    return send_message(channel, &(struct channel_message){.type = CHANNEL_LEARNED_DONE, .serial = serial}, NULL, 0);
+}
+
 int channel_send_withdraw(int channel, uint32_t serial, const char *id)
 {
     struct channel_message message = {.type = CHANNEL_WITHDRAW, .serial = serial};
@@ -184,6 +200,8 @@ static int expected_descriptors(const struct channel_message *message)
     case CHANNEL_FAILED:
     case CHANNEL_WITHDRAW:
     case CHANNEL_PING:
+    case CHANNEL_LEARNED:
+    case CHANNEL_LEARNED_DONE:
         return 0;
     default:
         return -1;
@@ -226,6 +244,7 @@ int channel_receive(int channel, struct channel_message *ret, struct capture_soc
     message.pod[CHANNEL_IMAGE_MAX - 1] = 0;
     message.pod_namespace[CHANNEL_ID_MAX - 1] = 0;
     message.policy[CHANNEL_ID_MAX - 1] = 0;
+    message.version[CHANNEL_VERSION_MAX - 1] = 0;
     hand_out(&message, fds, ret_sockets, ret_fd);
     *ret = message;
     return 1;

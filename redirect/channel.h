@@ -8,7 +8,9 @@
  *                      ADMIN (listener of the admin endpoint, or none any more)
  *                      PING (answer when everything before it is done)
  *                      FINISH (end flows, flush, say the summary if asked, exit 0)
- *   worker  → monitor  READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG, CHANGES or PING, or to a FINISH that drains, with
+ *                      LEARNED_DONE (all LEARNED up to this serial number)
+ *   worker  → monitor  LEARNED (an address for a rule by name; see gateway/learned.h)
+ *                      READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG, CHANGES or PING, or to a FINISH that drains, with
  *                      its serial number
  *
  * The worker is the less trusted end: the monitor takes nothing from it but whether something worked, and its exit status.
@@ -30,12 +32,15 @@ enum channel_type {
     CHANNEL_FAILED,
     CHANNEL_CHANGES,
     CHANNEL_NETWORK,
+    CHANNEL_LEARNED,
+    CHANNEL_LEARNED_DONE,
     CHANNEL_ADMIN,
     CHANNEL_DOOR,   /* of a captured container (redirect/publish.h), in place of the one before; not answered */
     CHANNEL_PUBLISH /* a listener that leads to a port of it */
 };
 
 #define CHANNEL_ID_MAX 128
+#define CHANNEL_VERSION_MAX 16
 #define CHANNEL_IMAGE_MAX 256
 
 struct channel_message {
@@ -44,6 +49,9 @@ struct channel_message {
     int32_t code;                 /* FAILED: a positive errno */
     uint32_t drain_ms;            /* FINISH: serve the flows that are up for so long, if they last; no new ones */
     uint16_t port;                /* PUBLISH: inside the container */
+    char version[CHANNEL_VERSION_MAX]; /* LEARNED: of the configuration that the rule is of */
+    uint32_t rule, ttl;           /* LEARNED: the rule's number (acl_policy_each_packet_rule), seconds */
+    struct addr address;          /* LEARNED */
     uint8_t transparent;          /* NETWORK: captured by TPROXY: a socket's own address is where the client wanted to go */
     uint16_t present;             /* CAPTURE, NETWORK, DOOR: bit i: socket i of struct capture_sockets is there, in order */
     char container_id[CHANNEL_ID_MAX];
@@ -69,6 +77,10 @@ int channel_send_container(int channel, uint32_t serial, const struct channel_co
  * configuration says of a network of this name. */
 int channel_send_network(int channel, uint32_t serial, const char *name, bool transparent,
                          const struct capture_sockets *sockets); /* likewise */
+/* By the worker: DNS has answered this address for a name of the policy's rule. And by the monitor: all up to this one is done. */
+int channel_send_learned(int channel, uint32_t serial, const char *policy, const char *version, uint32_t rule,
+                         const struct addr *address, uint32_t ttl);
+int channel_send_learned_done(int channel, uint32_t serial);
 int channel_send_network_end(int channel, uint32_t serial, const char *name);
 int channel_send_withdraw(int channel, uint32_t serial, const char *id);
 int channel_send_door(int channel, const char *id, const struct capture_sockets *door); /* the caller keeps its descriptors */

@@ -146,7 +146,10 @@ static void channel_ready(struct watch *watch, uint32_t events)
     int got = channel_receive(watch->fd, &message, &none, &unused);
     capture_sockets_close(&none);
     fd_close(&unused);
-    if (got == 1 && message.serial != 0 && (message.type == CHANNEL_READY || message.type == CHANNEL_FAILED))
+    if (got == 1 && message.type == CHANNEL_LEARNED) {
+        networks_learn(d, &message);
+        daemon_feed(d);
+    } else if (got == 1 && message.serial != 0 && (message.type == CHANNEL_READY || message.type == CHANNEL_FAILED))
         worker_answered(d, &message);
     else if (got == 0 || (got < 0 && got != -EAGAIN && got != -EBADMSG)) {
         watch_stop(&d->loop, watch); /* SIGCHLD will follow */

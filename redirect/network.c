@@ -11,6 +11,7 @@
 #include "redirect/netlink.h"
 #include "redirect/network_rules.h"
 #include "redirect/nflog.h"
+#include "redirect/packet_rules.h"
 #include "redirect/rtnl.h"
 
 #include <errno.h>
@@ -322,7 +323,7 @@ static int put_in_force(struct daemon *d, const struct config_snapshot *snapshot
         count++;
     }
     if (r == 0)
-        r = network_rules_apply(rules, count, err);
+        r = network_rules_apply(snapshot, rules, count, err);
     while (count > 0)
         free(ports[--count].ranges);
     return r;
@@ -474,8 +475,29 @@ int networks_apply(struct daemon *d, const struct config_snapshot *snapshot, str
 
 /* ---- the worker ---- */
 
+/* What it says is checked (packet_rules_learn): it may have been taken over. */
+void networks_learn(struct daemon *d, const struct channel_message *message)
+{
+    struct error err;
+    const struct acl_policy *policy = config_policy(d->snapshot, message->policy);
+    d->learned = message->serial;
+    if (!policy || strcmp(message->version, config_version(d->snapshot)) != 0) /* of another configuration: it will say so again */
+        return;
+    _cleanup_fd_ int fd = netlink_open(NETLINK_NETFILTER, &err);
+    int r = fd < 0 ? fd
+                   : packet_rules_learn(fd, NETWORK_TABLE, d->snapshot, policy, message->rule, &message->address, message->ttl, &err);
+    if (r < 0)
+        log_warning("an address for a rule of the policy \"%s\" is not put into force: %s", message->policy, err.text);
+}
+
 int networks_feed(struct daemon *d, int channel)
 {
+    if (d->learned != d->learned_told) {
+        int r = channel_send_learned_done(channel, d->learned);
+        if (r < 0)
+            return r;
+        d->learned_told = d->learned;
+    }
     if (d->bundle >= 0 || d->config_serial)
         return 0; /* first the configuration, in which the worker looks them up */
     for (struct network *n = first(d); n; n = next(d, n)) {
@@ -510,6 +532,7 @@ bool networks_answered(struct daemon *d, uint32_t serial, int code)
 
 void networks_worker_died(struct daemon *d)
 {
+    d->learned = d->learned_told = 0;
     for (struct network *n = first(d), *after; n; n = after) {
         after = next(d, n);
         n->told = false;

@@ -14,6 +14,8 @@
 int networks_apply(struct daemon *daemon, const struct config_snapshot *snapshot, struct error *err);
 /* Tell the worker what it does not know yet, when it has the configuration in force. 0 or a negative errno of the channel. */
 int networks_feed(struct daemon *daemon, int channel);
+/* Its DNS service has an address for a rule by name: into the kernel's set with it. */
+void networks_learn(struct daemon *daemon, const struct channel_message *message);
 /* An answer of the worker; false: it is not about a network. */
 bool networks_answered(struct daemon *daemon, uint32_t serial, int code);
 void networks_worker_died(struct daemon *daemon);

@@ -13,9 +13,15 @@
  *     chain source-NET { is the source address one of this network? else log prefix "spoofed", drop }
  *     chain nat-NET    { udp dport 53 redirect to :D    tcp dport 53 redirect to :D    tcp dport @ports-NET redirect to :T }
  *     chain input-NET  { answers to what the host itself asked; what was redirected; DHCP, neighbour discovery; log; reject }
- *     chain from-NET   { ct state invalid drop; ct state new log; reject }
- *     chain to-NET     { drop }
+ *     chain from-NET   { UDP and echo requests jump policies-NET; ct state invalid drop; ct state new log; reject }
+ *     chain to-NET     { ct direction reply jump policies-NET; ICMP errors of what is allowed accept; drop }
+ *     chain policies-NET { ct original ip saddr SUBNET jump allow-POLICY, return; … }    as the assign rules say
+ *     chain masquerade { type nat hook postrouting priority 90;      iifname IF jump masquerade-NET }
+ *     chain masquerade-NET { oifname IF return; UDP and ICMP log prefix "allowed", masquerade }   new ones that were let through
  *   }
+ *
+ * The chains of the policies are in packet_rules.c. TCP never passes: it goes through the gateway, which knows names and tells
+ * them.
  *
  * With capture: tproxy the TCP ports go another way, without connection tracking; P is the port of a transparent listener on the
  * loopback address:
@@ -49,6 +55,7 @@
 #include "redirect/netlink.h"
 #include "redirect/nflog.h"
 #include "redirect/nft.h"
+#include "redirect/packet_rules.h"
 
 #include "redirect/rtnl.h"
 
@@ -57,6 +64,7 @@
 #include <net/if.h>
 #include <netinet/icmp6.h>
 #include <netinet/in.h>
+#include <netinet/ip_icmp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,6 +72,7 @@
 #define PRIORITY_TPROXY (-150)
 #define PRIORITY_NAT (-110)
 #define PRIORITY_FILTER (-10)
+#define PRIORITY_MASQUERADE 90
 #define DNS_PORT 53
 #define DHCP4_SERVER_PORT 67
 #define DHCP6_SERVER_PORT 547
@@ -355,9 +364,153 @@ static void guard_listeners(struct nft_batch *b, const struct network_rules *rul
 
 /* ---- what passes through ---- */
 
-static void put_forward(struct nft_batch *b, const struct network_rules *rules)
+#define POLICIES_MAX 1024
+
+/* All policies that some network can have, and that let packets pass, each once. */
+struct policies {
+    const struct acl_policy *all[POLICIES_MAX];
+    size_t count;
+    bool too_many;
+};
+
+static void add_policy(struct policies *policies, const struct acl_policy *policy)
+{
+    if (!packet_rules_any(policy))
+        return;
+    for (size_t i = 0; i < policies->count; i++)
+        if (policies->all[i] == policy)
+            return;
+    if (policies->count == POLICIES_MAX)
+        policies->too_many = true;
+    else
+        policies->all[policies->count++] = policy;
+}
+
+static void add_assigned(const char *container, const struct cidr *subnet, const struct acl_policy *policy, void *arg)
+{
+    (void)subnet;
+    if (!container)
+        add_policy(arg, policy);
+}
+
+static void find_policies(const struct config_snapshot *snapshot, const struct network_rules *networks, size_t count,
+                          struct policies *ret)
+{
+    ret->count = 0;
+    ret->too_many = false;
+    for (size_t i = 0; i < count; i++) {
+        if (networks[i].network->policy) {
+            add_policy(ret, config_network_policy(snapshot, networks[i].network->name, NULL));
+            continue;
+        }
+        config_each_assignment(snapshot, add_assigned, ret);
+        add_policy(ret, config_assign(snapshot, NULL, NULL));
+    }
+}
+
+static void ask_policy(struct nft_batch *b, const char *chain, const struct acl_policy *policy, const struct cidr *subnet)
+{
+    char allow[PACKET_CHAIN_MAX];
+    if (packet_rules_any(policy)) {
+        nft_rule(b, chain);
+        if (subnet)
+            nft_match_first_source(b, subnet);
+        nft_jump(b, packet_rules_chain(policy, allow));
+        nft_rule_done(b, "asking a policy");
+    }
+    if (!subnet)
+        return;
+    nft_rule(b, chain);
+    nft_match_first_source(b, subnet);
+    nft_verdict(b, NFT_RETURN);
+    nft_rule_done(b, "asking no other policy");
+}
+
+struct dispatch {
+    struct nft_batch *b;
+    const char *chain;
+};
+
+static void dispatch(const char *container, const struct cidr *subnet, const struct acl_policy *policy, void *arg)
+{
+    const struct dispatch *to = arg;
+    if (!container)
+        ask_policy(to->b, to->chain, policy, subnet);
+}
+
+/* Whose policy? As config_network_policy() says. */
+static void put_dispatch(struct nft_batch *b, const struct config_snapshot *snapshot, const struct network_rules *rules)
+{
+    struct label chain = label_of("policies", rules);
+    struct dispatch to = {b, chain.text};
+    if (!rules->network->policy)
+        config_each_assignment(snapshot, dispatch, &to);
+    ask_policy(b, chain.text, rules->network->policy ? config_network_policy(snapshot, rules->network->name, NULL)
+                                                     : config_assign(snapshot, NULL, NULL), NULL);
+}
+
+static void match_icmp_type(struct nft_batch *b, int i, uint8_t type)
+{
+    nft_match_family(b, families[i]);
+    nft_match_protocol(b, i == 0 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+    nft_load_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 0, sizeof(type));
+    nft_compare(b, NFT_CMP_EQ, &type, sizeof(type));
+}
+
+/* Only what the forward chain lets pass comes here, and, with br_netfilter, what stays on the bridge. */
+static void put_masquerade(struct nft_batch *b, const struct network_rules *rules)
+{
+    static const uint8_t protocols[] = {IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_ICMPV6};
+    struct label chain = label_of("masquerade", rules);
+    for (size_t i = 0; i < rules->network->interface_count; i++) {
+        nft_rule(b, chain.text);
+        match_interface(b, NFT_META_OIFNAME, rules->network->interfaces[i]);
+        nft_verdict(b, NFT_RETURN);
+        nft_rule_done(b, "leaving what stays in the network alone");
+    }
+    for (size_t i = 0; i < sizeof(protocols); i++) {
+        nft_rule(b, chain.text);
+        nft_match_protocol(b, protocols[i]);
+        if (rules->nflog_group >= 0)
+            nft_log_as(b, (uint16_t)rules->nflog_group, NFLOG_ALLOWED);
+        nft_masquerade(b);
+        nft_rule_done(b, "masquerading what is allowed");
+    }
+}
+
+static void put_allowed(struct nft_batch *b, const struct config_snapshot *snapshot, const struct network_rules *rules)
+{
+    static const uint8_t echo_request[2] = {ICMP_ECHO, ICMP6_ECHO_REQUEST};
+    struct label from = label_of("from", rules), to = label_of("to", rules), policies = label_of("policies", rules);
+    put_dispatch(b, snapshot, rules);
+    nft_rule(b, from.text);
+    nft_match_protocol(b, IPPROTO_UDP);
+    nft_jump(b, policies.text);
+    nft_rule_done(b, "asking for UDP");
+    for (int i = 0; i < 2; i++) {
+        nft_rule(b, from.text);
+        match_icmp_type(b, i, echo_request[i]);
+        nft_jump(b, policies.text);
+        nft_rule_done(b, "asking for echo requests");
+        nft_rule(b, to.text);
+        nft_match_protocol(b, i == 0 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+        nft_match_state(b, NFT_STATE(RELATED));
+        nft_verdict(b, NF_ACCEPT);
+        nft_rule_done(b, "accepting errors of what is allowed");
+    }
+    nft_rule(b, to.text);
+    nft_match_state(b, NFT_STATE(ESTABLISHED));
+    nft_match_reply(b);
+    nft_jump(b, policies.text);
+    nft_rule_done(b, "asking for answers");
+    put_masquerade(b, rules);
+}
+
+static void put_forward(struct nft_batch *b, const struct config_snapshot *snapshot, const struct network_rules *rules, bool packets)
 {
     struct label from = label_of("from", rules), to = label_of("to", rules);
+    if (packets)
+        put_allowed(b, snapshot, rules);
     refuse(b, from.text, rules->nflog_group);
     nft_rule(b, to.text);
     nft_verdict(b, NF_DROP);
@@ -374,9 +527,9 @@ static bool any_transparent(const struct network_rules *networks, size_t count)
     return false;
 }
 
-static void put_network(struct nft_batch *b, const struct network_rules *rules)
+static void put_network(struct nft_batch *b, const struct config_snapshot *snapshot, const struct network_rules *rules, bool packets)
 {
-    static const char *const chains[] = {"source", "nat", "untrack", "tproxy", "input", "from", "to"};
+    static const char *const chains[] = {"source", "nat", "untrack", "tproxy", "input", "from", "to", "policies", "masquerade"};
     for (size_t i = 0; i < sizeof(chains) / sizeof(*chains); i++)
         nft_chain(b, label_of(chains[i], rules).text, NULL, -1, 0, 0);
     nft_port_set(b, label_of("ports", rules).text, rules->ports, rules->port_count);
@@ -384,7 +537,7 @@ static void put_network(struct nft_batch *b, const struct network_rules *rules)
     put_nat(b, rules);
     put_tproxy(b, rules);
     put_input(b, rules);
-    put_forward(b, rules);
+    put_forward(b, snapshot, rules, packets);
     jump(b, "source", rules, NFT_META_IIFNAME, "source");
     if (rules->network->transparent) {
         jump(b, "source", rules, NFT_META_IIFNAME, "untrack");
@@ -394,14 +547,31 @@ static void put_network(struct nft_batch *b, const struct network_rules *rules)
     jump(b, "input", rules, NFT_META_IIFNAME, "input");
     jump(b, "forward", rules, NFT_META_IIFNAME, "from");
     jump(b, "forward", rules, NFT_META_OIFNAME, "to");
+    if (packets)
+        jump(b, "masquerade", rules, NFT_META_IIFNAME, "masquerade");
 }
 
-static void write_batch(struct nft_batch *b, const struct network_rules *networks, size_t count, bool replace)
+static int put_policies(struct nft_batch *b, int fd, const struct config_snapshot *snapshot, const struct policies *policies,
+                        struct error *err)
 {
+    int r = 0;
+    if (policies->count == 0)
+        return 0;
+    nft_chain(b, "masquerade", "nat", NF_INET_POST_ROUTING, PRIORITY_MASQUERADE, NF_ACCEPT);
+    packet_rules_put_guard(b, snapshot);
+    for (size_t i = 0; i < policies->count && r == 0; i++)
+        r = packet_rules_put(b, fd, policies->all[i], err);
+    return r;
+}
+
+static int write_batch(struct nft_batch *b, int fd, const struct config_snapshot *snapshot, const struct network_rules *networks,
+                       size_t count, bool replace, struct error *err)
+{
+    static struct policies policies;
     if (replace)
         nft_table(b, NFT_MSG_DELTABLE, 0, "removing the old table");
     if (count == 0)
-        return;
+        return 0;
     nft_table(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "adding the table");
     nft_chain(b, "source", "filter", NF_INET_PRE_ROUTING, PRIORITY_SOURCE, NF_ACCEPT);
     nft_chain(b, "nat", "nat", NF_INET_PRE_ROUTING, PRIORITY_NAT, NF_ACCEPT);
@@ -415,10 +585,14 @@ static void write_batch(struct nft_batch *b, const struct network_rules *network
     }
     nft_chain(b, "input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, NF_ACCEPT);
     nft_chain(b, "forward", "filter", NF_INET_FORWARD, PRIORITY_FILTER, NF_ACCEPT);
+    find_policies(snapshot, networks, count, &policies);
+    int r = policies.too_many ? error_set(err, E2BIG, "more than %d policies have rules for UDP or ICMP", POLICIES_MAX)
+                              : put_policies(b, fd, snapshot, &policies, err);
     for (size_t i = 0; i < count; i++)
-        put_network(b, &networks[i]);
+        put_network(b, snapshot, &networks[i], policies.count > 0);
     for (size_t i = 0; i < count; i++)
         guard_listeners(b, &networks[i]);
+    return r;
 }
 
 /* Before there are rules that mark, and until there are none. */
@@ -438,7 +612,7 @@ static void unroute_mark(void)
         rtnl_unroute_mark(route, families[i], NETWORK_MARK, NETWORK_ROUTES);
 }
 
-int network_rules_apply(const struct network_rules *networks, size_t count, struct error *err)
+int network_rules_apply(const struct config_snapshot *snapshot, const struct network_rules *networks, size_t count, struct error *err)
 {
     struct nft_batch b;
     bool replace = false;
@@ -452,8 +626,11 @@ int network_rules_apply(const struct network_rules *networks, size_t count, stru
         r = route_mark(err);
     if (r < 0 || (count == 0 && !replace) || (r = nft_batch_open(&b, NETWORK_TABLE, err)) < 0)
         return r;
-    write_batch(&b, networks, count, replace);
-    r = nft_batch_commit(&b, fd, err);
+    r = write_batch(&b, fd, snapshot, networks, count, replace, err);
+    if (r < 0)
+        nft_batch_abandon(&b);
+    else
+        r = nft_batch_commit(&b, fd, err);
     if (r == 0 && !any_transparent(networks, count))
         unroute_mark();
     return r;
@@ -461,5 +638,5 @@ int network_rules_apply(const struct network_rules *networks, size_t count, stru
 
 int network_rules_remove(struct error *err)
 {
-    return network_rules_apply(NULL, 0, err);
+    return network_rules_apply(NULL, NULL, 0, err);
 }

@@ -26,6 +26,6 @@ struct network_rules {
 };
 
 /* In place of what an earlier call put there. With a count of 0: as network_rules_remove(). */
-int network_rules_apply(const struct network_rules *networks, size_t count, struct error *err);
+int network_rules_apply(const struct config_snapshot *snapshot, const struct network_rules *networks, size_t count, struct error *err);
 /* Remove the table. It is no error when there is none. */
 int network_rules_remove(struct error *err);

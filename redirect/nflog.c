@@ -224,7 +224,17 @@ static bool parse_packet(struct cursor packet, struct nflog_event *event)
     }
 }
 
-static const char spoofed[] = NFLOG_SPOOFED; /* with its NUL */
+static bool is_prefix(const struct cursor *value, const char *prefix)
+{
+    size_t size = strlen(prefix) + 1;
+    return value->left >= size && !memcmp(value->at, prefix, size);
+}
+
+static void take_prefix(const struct cursor *value, struct nflog_event *event)
+{
+    event->spoofed = is_prefix(value, NFLOG_SPOOFED);
+    event->allowed = is_prefix(value, NFLOG_ALLOWED);
+}
 
 /* The attributes of one message. */
 static bool parse_message(struct cursor message, struct nflog_event *event)
@@ -242,7 +252,7 @@ static bool parse_message(struct cursor message, struct nflog_event *event)
         if (type == NFULA_PAYLOAD)
             payload = value;
         else if (type == NFULA_PREFIX)
-            event->spoofed = value.left >= sizeof(spoofed) && !memcmp(value.at, spoofed, sizeof(spoofed));
+            take_prefix(&value, event);
         else if (type == NFULA_SEQ)
             event->sequence = cursor_u32(&value);
     }

@@ -21,6 +21,8 @@
 
 #define NFLOG_SPOOFED "spoofed" /* the prefix of a rule that drops for the source address */
 
+#define NFLOG_ALLOWED "allowed" /* of one that lets a new connection pass */
+
 struct nflog_event {
     uint16_t group;
     uint8_t protocol; /* IPPROTO_…; for IPv6 the one behind the extension headers */
@@ -28,7 +30,7 @@ struct nflog_event {
         destination;   /* ports where the protocol has them (TCP, UDP, DCCP, SCTP, UDP-Lite), else 0 */
     const uint8_t *packet; /* from its IP header on, as far as it was copied; valid during the call */
     size_t packet_length;
-    bool spoofed;      /* logged with that prefix */
+    bool spoofed, allowed; /* logged with that prefix */
     uint32_t sequence; /* counts logged packets of the group; a gap is what was lost when nobody read in time */
 };
 

@@ -18,7 +18,10 @@
 #include <sys/socket.h>
 
 #define TYPE_INET_SERVICE 13 /* nft's number for a port; only its listings read it */
+#define TYPE_IPADDR 7          /* likewise */
+#define TYPE_IP6ADDR 8
 #define SNAPLEN 128
+#define ADDRESSES_MAX 4096 /* of one set */
 
 /* A message is below 64 KiB, which is what a netlink attribute may have: CHUNK ranges take two elements of 28 bytes each. */
 #define MESSAGE_MAX 69632
@@ -157,6 +160,211 @@ void nft_port_set(struct nft_batch *b, const char *name, const struct acl_port_r
     nftnl_set_free(set);
     for (size_t at = 0; at < count; at += CHUNK)
         put_elements(b, name, ranges + at, count - at < CHUNK ? count - at : CHUNK);
+}
+
+/* ---- sets of addresses ---- */
+
+static uint32_t size_of(int family)
+{
+    return family == AF_INET ? 4 : 16;
+}
+
+static struct nftnl_set *address_set(struct nft_batch *b, const char *name, int family, uint32_t flags)
+{
+    struct nftnl_set *set = nftnl_set_alloc();
+    if (!set) {
+        b->out_of_memory = true;
+        return NULL;
+    }
+    nftnl_set_set_str(set, NFTNL_SET_TABLE, b->table);
+    nftnl_set_set_str(set, NFTNL_SET_NAME, name);
+    nftnl_set_set_u32(set, NFTNL_SET_FAMILY, NFPROTO_INET);
+    if (flags) {
+        nftnl_set_set_u32(set, NFTNL_SET_ID, ++b->sets);
+        nftnl_set_set_u32(set, NFTNL_SET_FLAGS, flags);
+        nftnl_set_set_u32(set, NFTNL_SET_KEY_TYPE, family == AF_INET ? TYPE_IPADDR : TYPE_IP6ADDR);
+        nftnl_set_set_u32(set, NFTNL_SET_KEY_LEN, size_of(family));
+    }
+    return set;
+}
+
+static struct nftnl_set_elem *address_element(struct nft_batch *b, struct nftnl_set *set, const uint8_t *key, uint32_t size)
+{
+    struct nftnl_set_elem *element = nftnl_set_elem_alloc();
+    if (!element) {
+        b->out_of_memory = true;
+        return NULL;
+    }
+    nftnl_set_elem_set(element, NFTNL_SET_ELEM_KEY, key, size);
+    nftnl_set_elem_add(set, element);
+    return element;
+}
+
+/* Frees the set. */
+static void put_set(struct nft_batch *b, uint16_t type, struct nftnl_set *set, const char *step)
+{
+    struct nlmsghdr *m = nft_message(b, type, NLM_F_CREATE, step);
+    if (type == NFT_MSG_NEWSET)
+        nftnl_set_nlmsg_build_payload(m, set);
+    else
+        nftnl_set_elems_nlmsg_build_payload(m, set);
+    nft_message_done(b, m);
+    nftnl_set_free(set);
+}
+
+struct range {
+    uint8_t first[16], behind[16]; /* `behind` may have gone round to zero: then it has no end */
+};
+
+static int compare_ranges(const void *left, const void *right)
+{
+    return memcmp(((const struct range *)left)->first, ((const struct range *)right)->first, 16);
+}
+
+static struct range range_of(const struct cidr *network)
+{
+    struct range range = {0};
+    uint32_t size = size_of(network->base.family);
+    memcpy(range.first, network->base.bytes, size);
+    memcpy(range.behind, network->base.bytes, size);
+    int byte = network->length ? (network->length - 1) / 8 : -1;
+    for (unsigned carry = byte < 0 ? 0 : 1u << (7 - (network->length - 1) % 8); byte >= 0 && carry; byte--) {
+        unsigned sum = range.behind[byte] + carry;
+        range.behind[byte] = (uint8_t)sum;
+        carry = sum >> 8;
+    }
+    return range;
+}
+
+static bool is_zero(const uint8_t *bytes)
+{
+    static const uint8_t zero[16];
+    return !memcmp(bytes, zero, 16);
+}
+
+/* Sorted ranges as an interval set wants them: those that overlap or meet are one. */
+static size_t merge_ranges(struct range *ranges, size_t count)
+{
+    size_t kept = 0;
+    qsort(ranges, count, sizeof(*ranges), compare_ranges);
+    for (size_t i = 1; i < count; i++) {
+        struct range *last = &ranges[kept];
+        if (!is_zero(last->behind) && memcmp(ranges[i].first, last->behind, 16) > 0)
+            ranges[++kept] = ranges[i];
+        else if (!is_zero(last->behind) && (is_zero(ranges[i].behind) || memcmp(ranges[i].behind, last->behind, 16) > 0))
+            memcpy(last->behind, ranges[i].behind, 16);
+    }
+    return count ? kept + 1 : 0;
+}
+
+void nft_network_set(struct nft_batch *b, const char *name, int family, const struct cidr *networks, size_t count)
+{
+    struct range *ranges = calloc(count + 1, sizeof(*ranges));
+    struct nftnl_set *set = address_set(b, name, family, NFT_SET_INTERVAL);
+    size_t used = 0;
+    if (set)
+        put_set(b, NFT_MSG_NEWSET, set, "adding a set of networks");
+    for (size_t i = 0; ranges && i < count; i++)
+        if (networks[i].base.family == family)
+            ranges[used++] = range_of(&networks[i]);
+    used = ranges ? merge_ranges(ranges, used) : 0;
+    set = used ? address_set(b, name, family, 0) : NULL;
+    for (size_t i = 0; set && i < used; i++) {
+        address_element(b, set, ranges[i].first, size_of(family));
+        struct nftnl_set_elem *behind =
+            is_zero(ranges[i].behind) ? NULL : address_element(b, set, ranges[i].behind, size_of(family));
+        if (behind)
+            nftnl_set_elem_set_u32(behind, NFTNL_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+    }
+    if (set)
+        put_set(b, NFT_MSG_NEWSETELEM, set, "filling a set of networks");
+    if (!ranges)
+        b->out_of_memory = true;
+    free(ranges);
+}
+
+void nft_address_set(struct nft_batch *b, const char *name, int family, uint64_t timeout_ms)
+{
+    struct nftnl_set *set = address_set(b, name, family, NFT_SET_TIMEOUT | NFT_SET_EVAL);
+    if (!set)
+        return;
+    nftnl_set_set_u64(set, NFTNL_SET_TIMEOUT, timeout_ms);
+    nftnl_set_set_u32(set, NFTNL_SET_DESC_SIZE, ADDRESSES_MAX);
+    put_set(b, NFT_MSG_NEWSET, set, "adding a set of addresses");
+}
+
+void nft_address_add(struct nft_batch *b, const char *name, const struct addr *address, uint64_t left_ms)
+{
+    struct nftnl_set *set = address_set(b, name, address->family, 0);
+    struct nftnl_set_elem *element = set ? address_element(b, set, address->bytes, size_of(address->family)) : NULL;
+    if (!element) {
+        nftnl_set_free(set);
+        return;
+    }
+    nftnl_set_elem_set_u64(element, NFTNL_SET_ELEM_TIMEOUT, left_ms);
+    put_set(b, NFT_MSG_NEWSETELEM, set, "adding an address");
+}
+
+void nft_address_remove(struct nft_batch *b, const char *name, const struct addr *address)
+{
+    struct nftnl_set *set = address_set(b, name, address->family, 0);
+    struct nftnl_set_elem *element = set ? address_element(b, set, address->bytes, size_of(address->family)) : NULL;
+    if (!element)
+        nftnl_set_free(set);
+    else
+        put_set(b, NFT_MSG_DELSETELEM, set, "removing an address");
+}
+
+struct each_address {
+    int family;
+    void (*each)(const struct addr *address, uint64_t left_ms, void *arg);
+    void *arg;
+};
+
+static int tell_address(struct nftnl_set_elem *element, void *data)
+{
+    const struct each_address *call = data;
+    struct addr address = {.family = (uint8_t)call->family};
+    uint32_t length = 0;
+    const void *key = nftnl_set_elem_get(element, NFTNL_SET_ELEM_KEY, &length);
+    if (!key || length != size_of(call->family) || !nftnl_set_elem_is_set(element, NFTNL_SET_ELEM_EXPIRATION))
+        return 0;
+    memcpy(address.bytes, key, length);
+    call->each(&address, nftnl_set_elem_get_u64(element, NFTNL_SET_ELEM_EXPIRATION), call->arg);
+    return 0;
+}
+
+static int read_addresses(const struct nlmsghdr *answer, void *data)
+{
+    struct nftnl_set *set = nftnl_set_alloc();
+    if (!set || nftnl_set_elems_nlmsg_parse(answer, set) < 0) {
+        nftnl_set_free(set);
+        return MNL_CB_ERROR;
+    }
+    nftnl_set_elem_foreach(set, tell_address, data);
+    nftnl_set_free(set);
+    return MNL_CB_OK;
+}
+
+int nft_address_each(int fd, const char *table, const char *set, int family,
+                     void (*each)(const struct addr *address, uint64_t left_ms, void *arg), void *arg, struct error *err)
+{
+    alignas(struct nlmsghdr) char buffer[32768];
+    struct each_address call = {family, each, arg};
+    const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    struct nlmsghdr *request = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETSETELEM, NFPROTO_INET, NLM_F_DUMP, 1);
+    int r;
+    mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_TABLE, table);
+    mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_SET, set);
+    if (sendto(fd, request, request->nlmsg_len, 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
+        return error_errno(err, errno, "nftables: cannot ask for a set");
+    do {
+        ssize_t got = recv(fd, buffer, sizeof(buffer), 0);
+        if (got < 0)
+            return error_errno(err, errno, "nftables: cannot read a set");
+        r = mnl_cb_run(buffer, (size_t)got, 1, 0, read_addresses, &call);
+    } while (r > 0);
+    return r < 0 && errno != ENOENT ? error_errno(err, errno, "nftables: cannot read a set") : 0;
 }
 
 /* ---- rules: nft_rule(), any expressions in order, nft_rule_done() ---- */
@@ -319,6 +527,88 @@ void nft_match_destination(struct nft_batch *b, const struct cidr *network)
     match_network(b, network, 16, 24);
 }
 
+/* ---- the connection's first packet ---- */
+
+static void load_first(struct nft_batch *b, uint32_t key)
+{
+    struct nftnl_expr *ct = nft_expression(b, "ct");
+    if (!ct)
+        return;
+    nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_KEY, key);
+    nftnl_expr_set_u8(ct, NFTNL_EXPR_CT_DIR, 0); /* IP_CT_DIR_ORIGINAL */
+    nftnl_expr_set_u32(ct, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+}
+
+static void match_first(struct nft_batch *b, const struct cidr *network, uint32_t key4, uint32_t key6)
+{
+    uint32_t size = size_of(network->base.family);
+    uint8_t mask[16] = {0};
+    nft_match_family(b, network->base.family);
+    if (network->length == 0)
+        return;
+    for (unsigned bit = 0; bit < network->length; bit++)
+        mask[bit / 8] |= (uint8_t)(0x80 >> bit % 8);
+    load_first(b, size == 4 ? key4 : key6);
+    if (network->length < size * 8)
+        and_with(b, mask, size);
+    nft_compare(b, NFT_CMP_EQ, network->base.bytes, size);
+}
+
+void nft_match_first_source(struct nft_batch *b, const struct cidr *network)
+{
+    match_first(b, network, NFT_CT_SRC_IP, NFT_CT_SRC_IP6);
+}
+
+void nft_match_first_destination(struct nft_batch *b, const struct cidr *network)
+{
+    match_first(b, network, NFT_CT_DST_IP, NFT_CT_DST_IP6);
+}
+
+void nft_match_first_port(struct nft_batch *b, uint16_t low, uint16_t high)
+{
+    uint16_t first = htons(low), last = htons(high);
+    if (low <= 1 && high == UINT16_MAX)
+        return;
+    load_first(b, NFT_CT_PROTO_DST);
+    nft_compare(b, low == high ? NFT_CMP_EQ : NFT_CMP_GTE, &first, sizeof(first));
+    if (low != high)
+        nft_compare(b, NFT_CMP_LTE, &last, sizeof(last));
+}
+
+static void look_up_first(struct nft_batch *b, int family, const char *set, uint32_t flags)
+{
+    nft_match_family(b, family);
+    load_first(b, family == AF_INET ? NFT_CT_DST_IP : NFT_CT_DST_IP6);
+    struct nftnl_expr *e = nft_expression(b, "lookup");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
+    nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, set);
+    if (flags)
+        nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_FLAGS, flags);
+}
+
+void nft_match_first_destination_set(struct nft_batch *b, int family, const char *set)
+{
+    look_up_first(b, family, set, 0);
+}
+
+void nft_match_first_not_in(struct nft_batch *b, int family, const char *set)
+{
+    look_up_first(b, family, set, NFT_LOOKUP_F_INV);
+}
+
+void nft_refresh(struct nft_batch *b, const char *set, uint64_t timeout_ms)
+{
+    struct nftnl_expr *e = nft_expression(b, "dynset");
+    if (!e)
+        return;
+    nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_SREG_KEY, NFT_REG_1);
+    nftnl_expr_set_u32(e, NFTNL_EXPR_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
+    nftnl_expr_set_u64(e, NFTNL_EXPR_DYNSET_TIMEOUT, timeout_ms);
+    nftnl_expr_set_str(e, NFTNL_EXPR_DYNSET_SET_NAME, set);
+}
+
 void nft_match_own_address(struct nft_batch *b)
 {
     const uint32_t local = RTN_LOCAL;
@@ -464,6 +754,12 @@ void nft_jump(struct nft_batch *b, const char *chain)
     nftnl_expr_set_str(e, NFTNL_EXPR_IMM_CHAIN, chain);
 }
 
+void nft_masquerade(struct nft_batch *b)
+{
+    nft_count(b);
+    (void)nft_expression(b, "masq");
+}
+
 void nft_redirect(struct nft_batch *b, uint16_t port)
 {
     uint16_t wire = htons(port);
@@ -508,6 +804,12 @@ static int send_batch(int fd, const struct nft_batch *b, uint32_t last, struct e
     if (r < 0 && err)
         error_prefix(err, "nftables: %s", failed < NFT_STEPS_MAX && b->steps[failed] ? b->steps[failed] : "the batch");
     return r;
+}
+
+void nft_batch_abandon(struct nft_batch *b)
+{
+    free(b->bytes);
+    b->bytes = NULL;
 }
 
 int nft_batch_commit(struct nft_batch *b, int fd, struct error *err)

@@ -48,6 +48,8 @@ struct nft_batch {
 int nft_batch_open(struct nft_batch *b, const char *table, struct error *err);
 /* Sends it over a netfilter socket and frees it, whatever comes of it. 0 or a negative errno. */
 int nft_batch_commit(struct nft_batch *b, int fd, struct error *err);
+/* Frees it unsent. */
+void nft_batch_abandon(struct nft_batch *b);
 /* Whether the kernel has this table (family inet). */
 int nft_find_table(int fd, const char *table, bool *ret, struct error *err);
 
@@ -60,6 +62,17 @@ void nft_table(struct nft_batch *b, uint16_t type, uint16_t flags, const char *s
 void nft_chain(struct nft_batch *b, const char *name, const char *type, int hook, int32_t priority, uint32_t policy);
 /* A set of port ranges (sorted, disjoint) with this name, filled. */
 void nft_port_set(struct nft_batch *b, const char *name, const struct acl_port_range *ranges, size_t count);
+
+/* A set of networks of one family with this name, filled; `networks` may lie in each other, and others in between are passed over. */
+void nft_network_set(struct nft_batch *b, const char *name, int family, const struct cidr *networks, size_t count);
+/* A set of addresses of one family, each with a time to live of its own; empty. */
+void nft_address_set(struct nft_batch *b, const char *name, int family, uint64_t timeout_ms);
+/* `left_ms`: until it expires. */
+void nft_address_add(struct nft_batch *b, const char *set, const struct addr *address, uint64_t left_ms);
+void nft_address_remove(struct nft_batch *b, const char *set, const struct addr *address);
+/* What is in a set of addresses in the kernel. No error, and nothing, when there is no such set. */
+int nft_address_each(int fd, const char *table, const char *set, int family,
+                     void (*each)(const struct addr *address, uint64_t left_ms, void *arg), void *arg, struct error *err);
 
 /* ---- rules: nft_rule(), any expressions in order, nft_rule_done() ---- */
 
@@ -86,6 +99,16 @@ void nft_match_source(struct nft_batch *b, const struct cidr *network);
 void nft_match_destination(struct nft_batch *b, const struct cidr *network);
 /* The destination is an address of this machine. */
 void nft_match_own_address(struct nft_batch *b);
+/* Of the connection's first packet, whichever way this one goes: addresses of the network's family, and the destination port. */
+void nft_match_first_source(struct nft_batch *b, const struct cidr *network);
+void nft_match_first_destination(struct nft_batch *b, const struct cidr *network);
+void nft_match_first_port(struct nft_batch *b, uint16_t low, uint16_t high);
+/* Its destination is in this set. */
+void nft_match_first_destination_set(struct nft_batch *b, int family, const char *set);
+/* It is not. */
+void nft_match_first_not_in(struct nft_batch *b, int family, const char *set);
+/* What was looked up in the set before, in this rule, stays in it for so long from now. */
+void nft_refresh(struct nft_batch *b, const char *set, uint64_t timeout_ms);
 /* The route to the source address leads out by the interface that the packet came in by. */
 void nft_match_route_back(struct nft_batch *b);
 #define NFT_STATE(name) NF_CT_STATE_BIT(IP_CT_##name)
@@ -106,4 +129,5 @@ void nft_tproxy(struct nft_batch *b, int family, uint16_t port);
 void nft_log_as(struct nft_batch *b, uint16_t group, const char *prefix);
 void nft_untrack(struct nft_batch *b);
 void nft_jump(struct nft_batch *b, const char *chain);
+void nft_masquerade(struct nft_batch *b);
 void nft_redirect(struct nft_batch *b, uint16_t port);

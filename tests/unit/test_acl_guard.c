@@ -283,9 +283,35 @@ static void ranges_name_their_source(void **state)
     }
 }
 
+struct seen {
+    unsigned count, wrong;
+};
+
+/* Every address of what is told is at least as guarded as it is told to be. */
+static void look_at_range(const struct cidr *net, enum acl_guard_class class, void *arg)
+{
+    struct seen *seen = arg;
+    struct addr last = net->base;
+    size_t size = net->base.family == AF_INET ? 4 : 16;
+    for (size_t bit = net->length; bit < size * 8; bit++)
+        last.bytes[bit / 8] |= (uint8_t)(0x80 >> bit % 8);
+    seen->count++;
+    seen->wrong += acl_guard_classify(&net->base) < class || acl_guard_classify(&last) < class;
+}
+
+static void ranges_are_told_as_they_are_judged(void **state)
+{
+    (void)state;
+    struct seen seen = {0};
+    acl_guard_each(look_at_range, &seen);
+    assert_true(seen.count > 50);
+    assert_int_equal(seen.wrong, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ranges_are_told_as_they_are_judged),
         cmocka_unit_test(ipv4_ranges_have_their_edges),        cmocka_unit_test(metadata_is_never_reached),
         cmocka_unit_test(ipv6_ranges_have_their_edges),        cmocka_unit_test(embedded_ipv4_is_judged),
         cmocka_unit_test(what_is_no_address_is_never_reached), cmocka_unit_test(ranges_name_their_source),

@@ -117,6 +117,30 @@ static void a_network_is_a_capture_that_no_container_can_be(void **state)
     capture_sockets_close(&sockets);
 }
 
+static void what_dns_answered_is_told_and_acknowledged(void **state)
+{
+    const int *ends = *state;
+    struct capture_sockets none;
+    struct channel_message message;
+    struct addr address;
+    int fd = -2;
+    assert_true(addr_parse("2001:db8::1", 11, &address));
+    assert_int_equal(channel_send_learned(ends[0], 7, "agents", "0123456789ab", 3, &address, 300), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &none, &fd), 1);
+    assert_int_equal(message.type, CHANNEL_LEARNED);
+    assert_int_equal(message.serial, 7);
+    assert_string_equal(message.policy, "agents");
+    assert_string_equal(message.version, "0123456789ab");
+    assert_int_equal(message.rule, 3);
+    assert_int_equal(message.ttl, 300);
+    assert_true(addr_equal(&message.address, &address));
+    assert_int_equal(channel_send_learned_done(ends[1], 7), 0);
+    assert_int_equal(channel_receive(ends[0], &message, &none, &fd), 1);
+    assert_int_equal(message.type, CHANNEL_LEARNED_DONE);
+    assert_int_equal(message.serial, 7);
+    assert_int_equal(channel_send_learned(ends[0], 7, "agents", "a version that is far too long", 3, &address, 300), -ENAMETOOLONG);
+}
+
 static void audit_carries_its_file(void **state)
 {
     const int *ends = *state;
@@ -319,6 +343,7 @@ int main(void)
         CASE(a_listener_of_the_admin_endpoint_comes_or_goes),
         CASE(capture_carries_any_subset),
         CASE(a_network_is_a_capture_that_no_container_can_be),
+        CASE(what_dns_answered_is_told_and_acknowledged),
         CASE(audit_carries_its_file),
         CASE(plain_messages),
         CASE(what_a_daemon_says),
