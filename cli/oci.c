@@ -41,16 +41,20 @@ static int fail(const char *what, const char *id, const struct error *err)
 
 /* ---- oci-hook ---- */
 
-static int enroll(const char *control, const struct state_record *record, struct error *err)
+static int enroll(const char *control, const struct oci_state *state, struct error *err)
 {
+    const struct state_record *record = &state->record;
     int fds[2];
     int r = process_open(record->pid, &fds[0], &fds[1], err);
     if (r < 0)
         return r;
     json_t *request =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:s}", "do", "enroll", "id", record->id, "name", record->name, "image",
-                  record->image, "policy", record->policy, "attached", record->attached, "pod", record->pod, "pod_namespace",
-                  record->pod_namespace, "publish", record->publish);
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "do", "enroll", "id", record->id, "name", record->name, "image",
+                  record->image, "policy", record->policy, "pod", record->pod, "pod_namespace", record->pod_namespace, "publish",
+                  record->publish);
+    /* Nothing said: sealed, unless the namespace is captured already (a pod's, by the CNI plugin). */
+    if (request && (state->names_capture || record->attached))
+        json_object_set_new(request, "attached", json_boolean(record->attached));
     r = ask_gateway(control, request, fds, 2, NULL, err);
     close(fds[0]);
     close(fds[1]);
@@ -102,7 +106,7 @@ static int run_hook(const struct command *self, int argc, char **argv)
         return fail(self->name, "", &err);
     const struct state_record *record = &state.record;
     if (record->pid > 0)
-        return enroll(control, record, &err) < 0 ? fail(self->name, record->id, &err) : EXIT_YES;
+        return enroll(control, &state, &err) < 0 ? fail(self->name, record->id, &err) : EXIT_YES;
     /* It has ended: the gateway has noticed by itself, or will. */
     if (ask_gateway(control, json_pack("{s:s, s:s}", "do", "withdraw", "id", record->id), NULL, 0, NULL, &err) < 0)
         fail(self->name, record->id, &err);

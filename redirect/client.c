@@ -173,19 +173,22 @@ static int identify(struct state_record *record, const int *fds, size_t count, s
 static void enroll_again(struct enrolment *known, const struct state_record *record, int pidfd, struct client *client)
 {
     struct error err;
-    bool same = namespace_equal(&known->record.netns, &record->netns) && known->record.attached == record->attached;
-    if (known->ended && same && pidfd >= 0) {
-        if (sharing_revive(known, record, pidfd, &err) < 0)
+    _cleanup_fd_ int process = pidfd;
+    bool same = namespace_equal(&known->record.netns, &record->netns);
+    bool by_path = known->state == ENROLMENT_SERVED && same && *known->record.path;
+    if (known->ended && same && process >= 0) {
+        if (sharing_revive(known, record, fd_steal(&process), &err) < 0)
             client_refuse(client, "failed", "%s: %s", record->id, err.text);
         else
             client_answer(client, json_pack("{s:s}", "policy", acl_policy_name(enrolment_policy(known))));
-        return;
-    }
-    if (known->state == ENROLMENT_SERVED && same && pidfd < 0 && !strcmp(known->record.path, record->path))
+    } else if (by_path && process < 0 && known->record.attached == record->attached && !strcmp(known->record.path, record->path)) {
         enrolment_refresh(known, client);
-    else
-        client_refuse(client, "exists", "%s is enrolled already", record->id);
-    fd_close(&pidfd);
+    } else if (by_path && process >= 0 && sharing_fits(known, record)) { /* by the CNI plugin, and now by an engine's hook */
+        client_answer(client, json_pack("{s:s}", "policy", acl_policy_name(enrolment_policy(known))));
+    } else {
+        client_refuse(client, "exists", "%s is enrolled already%s", record->id,
+                      by_path && !sharing_fits(known, record) ? ", with another policy or capture" : "");
+    }
 }
 
 static void enroll(struct client *client, struct state_record *record, int *fds, size_t count)

@@ -49,12 +49,13 @@ static int parse_enroll(json_t *root, struct state_record *record, struct error 
     json_error_t why;
     const char *verb, *id, *name = NULL, *image = NULL, *policy = NULL, *path = NULL, *pod = NULL, *pod_namespace = NULL,
                *attachment = NULL, *publish = NULL;
-    int attached = 0;
+    int attached = -1;
     if (json_unpack_ex(root, &why, JSON_STRICT, "{s:s, s:s, s?s, s?s, s?s, s?s, s?b, s?s, s?s, s?s, s?s}", "do", &verb, "id", &id, "name",
                        &name, "image", &image, "policy", &policy, "path", &path, "attached", &attached, "pod", &pod,
                        "pod_namespace", &pod_namespace, "attachment", &attachment, "publish", &publish) < 0)
         return error_set(err, EINVAL, "%s", why.text);
-    record->attached = attached;
+    record->attached = attached == 1;
+    record->any_capture = attached < 0;
     int r = take_id(id, record, err);
     if (r == 0)
         r = take_text("name", name, record->name, sizeof(record->name), err);

@@ -200,6 +200,7 @@ struct enrolment *enrolment_create_shared(struct daemon *daemon, const struct st
 int enrolment_watch_process(struct enrolment *enrolment, int pidfd);
 
 /* sharing.c */
+bool sharing_fits(const struct enrolment *first, const struct state_record *record); /* capture and policy are the same */
 /* Another container in the namespace of `first`. Takes over pidfd; answers the client, at once or when `first` is served. */
 void sharing_join(struct enrolment *first, const struct state_record *record, int pidfd, struct client *client);
 void sharing_served(struct enrolment *first);      /* those that wait for it may start */

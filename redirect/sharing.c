@@ -53,11 +53,16 @@ static const char *difference(const struct enrolment *first, const struct state_
 {
     const struct config_snapshot *snapshot = first->daemon->snapshot;
     const struct state_record *there = &first->record;
-    if (record->attached != there->attached)
+    if (record->attached != there->attached && !record->any_capture)
         return "another capture (sealed or attached)";
     if (config_policy_for(snapshot, record->policy, record->name) != config_policy_for(snapshot, there->policy, there->name))
         return "another policy";
     return NULL;
+}
+
+bool sharing_fits(const struct enrolment *first, const struct state_record *record)
+{
+    return !difference(first, record);
 }
 
 void sharing_join(struct enrolment *first, const struct state_record *record, int pidfd,
@@ -78,7 +83,9 @@ void sharing_join(struct enrolment *first, const struct state_record *record, in
         fd_close(&pidfd);
         return;
     }
-    struct enrolment *e = enrolment_create_shared(first->daemon, record, pidfd);
+    struct state_record shared = *record;
+    shared.attached = first->record.attached;
+    struct enrolment *e = enrolment_create_shared(first->daemon, &shared, pidfd);
     if (!e) {
         client_refuse(client, "failed", "out of memory");
         return;

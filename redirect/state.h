@@ -23,6 +23,7 @@ struct state_record {
     char attachment[CHANNEL_ID_MAX]; /* of CNI: NETWORK/INTERFACE that it was enrolled with; else "" */
     char publish[PUBLISH_TEXT_MAX]; /* ports of the host that lead in, as publish_parse() takes them */
     bool attached;
+    bool any_capture;             /* of a request: neither was asked for; not kept */
     pid_t pid;                    /* 0: enrolled by path */
     uint64_t start_time;          /* of the process */
     struct namespace_id netns;

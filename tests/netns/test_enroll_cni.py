@@ -247,6 +247,31 @@ def test_after_a_restart_the_pod_is_captured_again(gateway, runtime, pod):
     wait_until(lambda: gateway.told("ps") == [], "the withdrawal", 3)
 
 
+def test_an_engine_s_hook_for_what_the_plugin_captured(gateway, runtime, pod):
+    """Both are set up, as on a node with CRI-O: the sandbox and each container of it come by the hook, too."""
+    assert runtime.add(pod, annotations={"sallyport.policy": "agents"}).returncode == 0
+    container = subprocess.Popen(list(map(str, pod.enter(["sleep", "infinity"]))))
+    wait_until(lambda: os.stat(f"/proc/{container.pid}/ns/net").st_ino == pod.inode(), "its namespace")
+
+    def hook(name, annotations, pid):
+        state = json.dumps({"id": name, "pid": pid, "status": "created" if pid else "stopped", "annotations": annotations})
+        return subprocess.run([str(gateway.lab.binary), "oci-hook", "--control", str(gateway.control)], input=state, text=True,
+                              capture_output=True, env=gateway.lab.environment())
+    for name in (pod.id, "container-1"):
+        done = hook(name, {"sallyport.policy": "agents"}, container.pid)
+        assert done.returncode == 0, done
+        done = hook(name + "x" if name != pod.id else name, {"sallyport.policy": "nothing"}, container.pid)
+        assert done.returncode == 1 and "another policy" in done.stderr, done
+        done = hook(name + "y", {"sallyport.policy": "agents", "sallyport.capture": "sealed"}, container.pid)
+        assert done.returncode == 1 and "another capture" in done.stderr, done
+    assert {one["id"]: one["state"] for one in gateway.told("ps")} == {pod.id: "served", "container-1": "shared"}
+    container.kill()
+    container.wait()
+    wait_until(lambda: [one["id"] for one in gateway.told("ps")] == [pod.id], "the container's end")
+    assert pod.curl("https://allowed.example/").returncode == 0
+    assert runtime.call("DEL", pod).returncode == 0 and gateway.told("ps") == []
+
+
 def test_version(runtime):
     done = runtime.call("VERSION")
     told = json.loads(done.stdout)
