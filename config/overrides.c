@@ -138,7 +138,8 @@ static void read_rule(struct load *load, const struct node *node, void *object)
     if (load->reported == reported && (!item->rule.text || !item->rule.by || !item->rule.at))
         report(load, node->mark, "a rule needs allow or deny, by and at");
     if (++target->override.count > OVERRIDE_RULES_MAX)
-        report(load, node->mark, "more than %d rules were added at run time", OVERRIDE_RULES_MAX);
+        report(load, node->mark, "more than %d rules were added at run time: write them into the policy file",
+               OVERRIDE_RULES_MAX);
     while (*tail)
         tail = &(*tail)->next;
     *tail = item;
@@ -196,7 +197,8 @@ static void read_change(struct load *load, const struct node *node, void *object
     if (item->override.of_policy && item->override.policy)
         report(load, node->mark, "only a container can be set to a policy");
     if (++reading->count == TARGETS_MAX)
-        report(load, node->mark, "more than %d containers and policies were changed at run time",
+        report(load, node->mark, "more than %d containers and policies were changed at run time: sallyport forget --gone takes "
+               "back what is for nobody",
                TARGETS_MAX);
     item->next = reading->targets;
     reading->targets = item;

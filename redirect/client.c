@@ -54,6 +54,8 @@ static void client_gone(struct client *client)
     struct daemon *d = client->daemon;
     if (d->reload_client == client)
         d->reload_client = NULL;
+    if (d->reload_next == client)
+        d->reload_next = NULL;
     runtime_client_gone(client);
     heir_client_gone(client);
     for (struct list *link = d->enrolments.next, *next; link != &d->enrolments; link = next) {

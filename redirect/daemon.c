@@ -325,8 +325,10 @@ void daemon_reload_if_wanted(struct daemon *d)
 {
     if (d->reload_wanted) {
         bool woken = d->woken_wanted;
+        struct client *next = d->reload_next;
         d->reload_wanted = d->woken_wanted = false;
-        reload(d, NULL, woken);
+        d->reload_next = NULL;
+        reload(d, next, woken);
     }
 }
 
@@ -485,9 +487,12 @@ static void reload(struct daemon *d, struct client *client, bool woken)
 {
     if (d->loading.running || d->config_serial || d->reload_client || d->draining || d->borrowed ||
         d->heir.step > HEIR_SPAWNED) {
-        if (!client && !d->draining) {
+        bool soon = d->loading.running || d->config_serial || d->reload_client; /* else nobody knows when */
+        if (!d->draining && !(client && (d->reload_next || !soon))) {
             d->woken_wanted = woken && (d->woken_wanted || !d->reload_wanted);
             d->reload_wanted = true;
+            d->reload_next = client ? client : d->reload_next;
+            return;
         }
         client_refuse(client, "busy", "the gateway is loading a configuration already, or about to end: try again");
         return;

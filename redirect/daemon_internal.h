@@ -85,7 +85,7 @@ struct daemon {
     char *told_error;       /* the first error of the latest load, while it is broken */
     struct file_watch file_watch;
     struct config_files files; /* that were looked for by the latest load */
-    struct client *reload_client;
+    struct client *reload_client, *reload_next; /* who waits for the load under way, and for the one behind it */
 
     int api; /* listener of the HTTP API, or -1 */
     struct watch api_watch;

@@ -142,6 +142,15 @@ def test_a_broken_file_changes_nothing_and_is_told_once(watched):
     assert gateway.log().count('unknown key "alow"') == 1
 
 
+def test_a_reload_waits_for_the_one_under_way(watched):
+    gateway = watched(WITH_FILE, {"names.txt": "a.example\n"})
+    for number in range(5):
+        (gateway.folder / "names.txt").write_text("".join(f"n{number}-{i}.example\n" for i in range(20000)))
+        gateway.told("reload")
+        assert gateway.told("show", "--policy", "p")["rules"] == [
+            {"file": str(gateway.folder / "names.txt"), "allow_rules": 20000, "deny_rules": 0}]
+
+
 def test_a_missing_file_of_names_appears(watched):
     gateway = watched(ALLOWED)
     in_place(gateway.config, HEAD + "policies: {p: {allow_files: [folder/names.txt]}}\n")
@@ -159,7 +168,7 @@ def test_by_option_and_until_the_file_says_no_more(watched):
     in_place(quiet.config, OTHER.replace("true", "false"))
     await_rules(quiet, ["big.example"])
     in_place(quiet.config, ALLOWED)
-    quiet.told("reload")  # had it been watched still, this would say busy or find nothing new
+    quiet.told("reload")
     assert rules(quiet) == ["allowed.example"]
 
 
