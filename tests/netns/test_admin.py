@@ -1,15 +1,17 @@
 """The admin endpoint: metrics that agree with the audit log, health, and what it refuses."""
 import os
+import random
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 
 import pytest
 
 from gateway_fixtures import POLICY, gateway, make_gateway  # noqa: F401
-from lab import wait_until
+from lab import ROOT, wait_until
 from metrics import Endpoint, by, value
 from origins import address
 
@@ -461,6 +463,42 @@ def test_clients_show_a_certificate_where_it_is_wanted(make_tls):
     for name in ("stranger.example", "expired.example", "self-signed.example"):
         wrong = ["--cert", lab / f"{name}.pem", "--key", lab / f"{name}.key"]
         assert tls_endpoint(gateway, files, *wrong).curl("/readyz").returncode != 0, name
+
+
+def spoiled_hellos(gateway):
+    """The beginnings of real handshakes, with bytes changed, left out, doubled; the same every time."""
+    chance = random.Random(7)
+    hellos = [path.read_bytes() for path in sorted((ROOT / "tests/data/hello").glob("*")) if path.is_file()]
+    for i in range(400):
+        data = bytearray(chance.choice(hellos))
+        for _ in range(chance.randrange(4)):
+            at = chance.randrange(len(data) or 1)
+            spoil = chance.randrange(3)
+            if spoil == 0 and data:
+                data[at] ^= 1 << chance.randrange(8)
+            elif spoil == 1:
+                del data[at:at + chance.randrange(1, 40)]
+            else:
+                data[at:at] = data[at:at + 20]
+        yield bytes(data)
+
+
+def test_hostile_bytes_hurt_nobody(make_tls):
+    """Spoiled hellos, requests in the clear and noise at the TLS port, on connections that are dropped anyhow."""
+    gateway, files = make_tls(MUTUAL)
+    known = ["--cert", files.lab / "denied.example.pem", "--key", files.lab / "denied.example.key"]
+    noise = [b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"\x80\x2e\x01\x03\x01", b"\x15\x03\x03\x00\x02\x02\x28", b"\0" * 20000,
+             b"\x16\x03\x03\xff\xff" + b"a" * 65535, b"\x17\x03\x03\x00\x05hello"]
+    for i, data in enumerate([*spoiled_hellos(gateway), *noise]):
+        client = connect(gateway)
+        client.sendall(data)
+        if i % 3 == 0:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        elif i % 3 == 1:
+            client.shutdown(socket.SHUT_WR)
+        client.close()
+    counted = tls_endpoint(gateway, files, *known).metrics()
+    assert value(counted, "worker_restarts_total") == 0 and value(counted, "worker_ready") == 1
 
 
 def test_a_slow_handshake_is_given_up(make_tls):
