@@ -37,6 +37,8 @@
  *       meta mark M meta l4proto udp tproxy ip to 127.0.0.1:U4 accept   (and IPv6)
  *       meta mark M log group E                          whole: for the worker to read
  *       meta mark M drop }
+ *     chain leaving { type filter hook postrouting priority 0
+ *       meta mark M oif != lo drop }                     a socket that is bound to a link does not follow the mark
  *     and in output, behind `ct state untracked drop`: meta mark M meta l4proto udp accept   (and icmp, icmpv6)
  *   }
  *
@@ -194,6 +196,18 @@ static void put_caught(struct nft_batch *b, const struct ruleset *ruleset)
     nft_rule_done(b, "ending captured packets");
 }
 
+/* The routing rule does not hold for a socket that is bound to another link (SO_BINDTODEVICE): an attached container has one. */
+static void put_leaving(struct nft_batch *b)
+{
+    const uint32_t loopback = LOOPBACK_LINK;
+    nft_rule(b, "leaving");
+    nft_match_mark(b, PACKETS_MARK);
+    nft_load_meta(b, NFT_META_OIF);
+    nft_compare(b, NFT_CMP_NEQ, &loopback, sizeof(loopback));
+    nft_verdict(b, NF_DROP);
+    nft_rule_done(b, "keeping captured packets inside");
+}
+
 /* What goes out by UDP is asked about each time: its rule may be gone, and nobody would answer. */
 static void accept_established(struct nft_batch *b)
 {
@@ -287,6 +301,7 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
     if (captures_packets(ruleset)) {
         nft_chain(b, "packets", "route", NF_INET_LOCAL_OUT, PRIORITY_MANGLE, NF_ACCEPT);
         nft_chain(b, "caught", "filter", NF_INET_PRE_ROUTING, PRIORITY_MANGLE, NF_ACCEPT);
+        nft_chain(b, "leaving", "filter", NF_INET_POST_ROUTING, PRIORITY_FILTER, NF_ACCEPT);
     }
     nft_port_set(b, RULESET_PORTS, ruleset->ports, ruleset->port_count);
     drop_rest(b, "forward");
@@ -295,6 +310,7 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
     if (captures_packets(ruleset)) {
         put_packets(b, ruleset);
         put_caught(b, ruleset);
+        put_leaving(b);
     }
     put_output(b, ruleset);
 }

@@ -72,7 +72,7 @@ void sealed_plan_policy(const struct acl_policy *policy, bool every_port, struct
 
 static bool wants_packets(const struct sealed_plan *plan)
 {
-    return !plan->attached && (plan->udp_port_count > 0 || plan->echo);
+    return plan->udp_port_count > 0 || plan->echo;
 }
 
 /* ---- what was before ---- */
@@ -529,8 +529,7 @@ int sealed_remove(bool attached, struct error *err)
         if (r < 0 && r != -ENODEV)
             return r;
     }
-    if (!attached)
-        packets_unroute(route);
+    packets_unroute(route);
     return ruleset_remove(err);
 }
 

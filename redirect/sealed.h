@@ -63,7 +63,7 @@ struct sealed_plan {
     size_t port_count;
     enum sealed_link link;
     bool attached; /* the namespace keeps its own links: no link is added, and none is refused */
-    const struct acl_port_range *udp_ports; /* UDP to capture, and whether echo requests; not where attached */
+    const struct acl_port_range *udp_ports; /* UDP to capture, and whether echo requests */
     size_t udp_port_count;
     bool echo;
 };

@@ -311,7 +311,7 @@ static int check_family(struct selftest *t, int i, const struct capture_sockets 
     if (r == 0 && unnamed != 0)
         r = check_tcp_refused(t, unnamed);
     if (r == 0)
-        r = check_udp(t, sockets->udp[i], plan->udp_ports, plan->attached ? 0 : plan->udp_port_count);
+        r = check_udp(t, sockets->udp[i], plan->udp_ports, plan->udp_port_count);
     return r;
 }
 

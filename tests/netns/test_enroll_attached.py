@@ -1,7 +1,11 @@
 """`sallyport enroll --attached`: containers that keep a link of their own, here straight to the internet of the lab."""
+import shutil
+import subprocess
+
 import pytest
 
 from gateway_fixtures import gateway, make_gateway  # noqa: F401
+from lab import HERE, UPLINK
 from origins import address
 
 
@@ -119,3 +123,64 @@ def test_what_an_engine_redirects_later_does_not_come_first(gateway, box):
     assert "NXDOMAIN" in box.do("dig", "@127.0.0.11", "+time=2", "+tries=1", "denied.example").stdout
     server.kill()
     assert server.stdout.read() == ""
+
+
+PACKETS = """
+policies:
+  agents: {allow: [allowed.example, "udp://end.example:7300", "%s", "icmp://allowed.example"]}
+"""
+SNEAK = """
+import socket, sys
+host, port = sys.argv[1], int(sys.argv[2])
+for mark in (0, 0x53414c4c, 1):
+    for bound in (b"", b"eth0"):
+        s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        s.settimeout(0.5)
+        try:
+            if mark:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            if bound:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, bound)
+            s.sendto(b"escape", (host, port))
+            print("escaped", mark, bound, s.recv(100))
+        except OSError:
+            pass
+"""
+
+
+@pytest.fixture(scope="module")
+def echo(whole_lab):
+    shutil.copy(HERE / "datagrams.py", whole_lab.folder)
+    tool = ["python3", str(whole_lab.folder / "datagrams.py")]
+    whole_lab.internet.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/icmp_ratelimit; echo 0 > /proc/sys/net/ipv6/icmp/ratelimit")
+    whole_lab.host.run("sh", "-c", "echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range")
+    server = whole_lab.internet.spawn([*tool, "serve", "7300", *[address(name, family) for name in (
+        "end.example", "wild.example", "denied.example") for family in (4, 6)]], stdout=subprocess.PIPE, text=True)
+    assert server.stdout.readline() == "ready\n"
+    yield tool
+    server.kill()
+    server.wait()
+
+
+def test_udp_and_ping_go_through_the_relay(gateway, box, echo, family):
+    host = address("wild.example", family)
+    gateway.write_policy(PACKETS % f"udp://{'[%s]' % host if family == 6 else host}:7300")
+    gateway.told("reload")
+    uplink = gateway.lab.capture()
+    before = box.ruleset()
+    assert enroll(gateway, box, "--attached").returncode == 0
+    kind = "AAAA" if family == 6 else "A"
+    named = box.do("sh", "-c", f'exec "$@" $(dig +short end.example {kind} | tail -n 1) 7300 hello', "sh", *echo, "ask")
+    assert named.stdout == f"'hello' from {address('end.example', family)} 7300\n", (named, gateway.log())
+    assert box.do(*echo, "ask", host, "7300", "hello").stdout == f"'hello' from {host} 7300\n"
+    assert box.do("ping", "-n", "-c", "1", "-W", "3", f"-{family}", "allowed.example").returncode == 0
+    sources = {packet.source for name in ("end.example", "wild.example") for packet in uplink.towards(address(name, family))}
+    assert sources == {UPLINK[family][0]}, "by the gateway's own link"
+    # Bound to its link, or marked as ours are: neither gets past the gateway.
+    for target, port in ((address("denied.example", family), "7300"), (address("end.example", family), "7301")):
+        assert not box.do("python3", "-c", SNEAK, target, port).stdout
+    gateway.await_event(lambda audit: audit.allowed("end.example") and audit.where(
+        event_reason="no_rule", destination_ip=address("denied.example", family)) or audit.where(
+        event_reason="port_denied", destination_ip=address("denied.example", family)))
+    gateway.told("withdraw", "box")
+    assert box.ruleset() == before and "fwmark" not in box.output("ip", f"-{family}", "rule")
