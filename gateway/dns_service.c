@@ -22,6 +22,8 @@
 #include "base/fds.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +39,13 @@
 #define TCP_QUESTIONS_MAX 64 /* of one connection, waiting for their answers */
 #define QUESTIONS_MAX 512 /* that wait, of one container */
 
+/* Which of our addresses a datagram came to, as the kernel told it (IP_PKTINFO); the answer leaves from there. Asked for where a
+ * socket is bound to any address, in a captured network: its interface may have several. */
+struct local_end {
+    alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+    size_t length;
+};
+
 /* Who waits for an answer: a UDP peer, or a TCP connection. */
 struct dns_question {
     struct list link; /* worker->dns_questions */
@@ -45,6 +54,7 @@ struct dns_question {
     int udp_fd;
     struct sockaddr_storage peer;
     socklen_t peer_length;
+    struct local_end local;
     struct forwarder_waiter waiter;
     struct dns_query query;
     uint32_t held; /* until the kernel's sets have its addresses (learned.h); 0: it is not */
@@ -123,6 +133,7 @@ static struct {
     int fd; /* -1: nothing is being collected */
     unsigned count;
     struct sockaddr_storage peers[UDP_BATCH];
+    struct local_end locals[UDP_BATCH];
     struct iovec pieces[UDP_BATCH];
     struct mmsghdr messages[UDP_BATCH];
     uint8_t bytes[UDP_BATCH][UDP_ANSWER_MAX];
@@ -145,10 +156,13 @@ static void answers_add(const struct dns_question *question, const uint8_t *byte
     memcpy(answers.bytes[i], bytes, length);
     memcpy(&answers.peers[i], &question->peer, question->peer_length);
     answers.pieces[i] = (struct iovec){answers.bytes[i], length};
+    answers.locals[i] = question->local;
     answers.messages[i].msg_hdr = (struct msghdr){.msg_name = &answers.peers[i],
                                                   .msg_namelen = question->peer_length,
                                                   .msg_iov = &answers.pieces[i],
-                                                  .msg_iovlen = 1};
+                                                  .msg_iovlen = 1,
+                                                  .msg_control = answers.locals[i].control,
+                                                  .msg_controllen = answers.locals[i].length};
 }
 
 static void reply(const struct dns_question *question, const uint8_t *bytes, size_t length)
@@ -159,8 +173,14 @@ static void reply(const struct dns_question *question, const uint8_t *bytes, siz
         return;
     }
     if (!connection) {
-        sendto(question->udp_fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL,
-               (const struct sockaddr *)&question->peer, question->peer_length);
+        struct iovec piece = {(void *)(uintptr_t)bytes, length};
+        const struct msghdr message = {.msg_name = (void *)(uintptr_t)&question->peer,
+                                       .msg_namelen = question->peer_length,
+                                       .msg_iov = &piece,
+                                       .msg_iovlen = 1,
+                                       .msg_control = (void *)(uintptr_t)question->local.control,
+                                       .msg_controllen = question->local.length};
+        sendmsg(question->udp_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         return;
     }
     if (buffer_length(&connection->out) > TCP_OUT_MAX || buffer_reserve(&connection->out, length + 2) < 0)
@@ -506,12 +526,15 @@ static bool read_questions(struct capture_listener *listener)
     struct sockaddr_storage peers[UDP_BATCH];
     struct iovec pieces[UDP_BATCH];
     struct mmsghdr messages[UDP_BATCH];
+    struct local_end locals[UDP_BATCH];
     for (int i = 0; i < UDP_BATCH; i++) {
         pieces[i] = (struct iovec){bytes[i], sizeof(bytes[i])};
         messages[i].msg_hdr = (struct msghdr){.msg_name = &peers[i],
                                               .msg_namelen = sizeof(peers[i]),
                                               .msg_iov = &pieces[i],
-                                              .msg_iovlen = 1};
+                                              .msg_iovlen = 1,
+                                              .msg_control = locals[i].control,
+                                              .msg_controllen = sizeof(locals[i].control)};
     }
     int got = recvmmsg(listener->poll.fd, messages, UDP_BATCH, MSG_DONTWAIT, NULL);
     bool more = got == UDP_BATCH || (got < 0 && errno != EAGAIN);
@@ -525,6 +548,8 @@ static bool read_questions(struct capture_listener *listener)
                                         .peer_length = messages[i].msg_hdr.msg_namelen,
                                         .bytes = bytes[i],
                                         .length = messages[i].msg_len};
+        locals[i].length = messages[i].msg_hdr.msg_controllen;
+        question.local = locals[i];
         if (question.capture && question.length > 0 && question.length <= QUERY_MAX)
             take_message(&question);
     }

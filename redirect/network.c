@@ -93,6 +93,9 @@ static int open_socket(int family, int type, uint16_t port, bool transparent)
         return -errno;
     if (transparent && (r = make_transparent(fd, family)) < 0)
         return r;
+    if (type == SOCK_DGRAM && setsockopt(fd, family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6,
+                                         family == AF_INET ? IP_PKTINFO : IPV6_RECVPKTINFO, &on, sizeof(on)) < 0)
+        return -errno;
     if (bind(fd, (struct sockaddr *)&address, length) < 0)
         return errno == EADDRNOTAVAIL ? -EAFNOSUPPORT : -errno;
     if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)

@@ -1,7 +1,7 @@
 """Network capture: containers behind a bridge of the gateway's host, told apart by their source address."""
 from gateway_fixtures import make_gateway  # noqa: F401
 from network import Routed
-from network_fixtures import bridge, capture, gateway  # noqa: F401
+from network_fixtures import NETWORK_POLICY, bridge, capture, gateway  # noqa: F401
 from origins import address
 
 
@@ -133,6 +133,28 @@ def test_nothing_comes_in_to_them_but_what_the_host_itself_asks(gateway, bridge,
     assert host.stdout.startswith("connected"), "an engine may look after its containers"
     server.kill()
     server.communicate()
+
+
+def test_a_bridge_with_several_addresses(gateway, bridge, family):
+    """Redirection goes to the first one; answers must come from there whichever the container's network is."""
+    more = {4: "172.31.7.1/24", 6: "fd31:7::1/64"}[family]
+    inside = {4: "172.31.7.2/24", 6: "fd31:7::2/64"}[family]
+    nodad = ["nodad"] if family == 6 else []
+    host, box = gateway.lab.host, bridge.container()
+    host.run("ip", "addr", "add", more, "dev", bridge.name, *nodad)
+    gateway.write_policy(NETWORK_POLICY.replace("assign:", "assign:\n  - {subnet: 172.31.7.0/24, policy: agents}\n"
+                                                "  - {subnet: 'fd31:7::/64', policy: agents}") % "")
+    gateway.told("reload")
+    bridge.netfilter(True)
+    box.run("ip", f"-{family}", "addr", "flush", "dev", "eth0", "scope", "global")
+    box.run("ip", "addr", "add", inside, "dev", "eth0", *nodad)
+    box.run("ip", f"-{family}", "route", "replace", "default", "via", more.split("/")[0])
+    server = address("name-server.example", family)
+    assert "NXDOMAIN" in box.do("dig", "+tries=1", f"@{server}", "denied.example").stdout
+    assert box.do("dig", "+tries=1", "+short", f"@{server}", "allowed.example").stdout.strip() == address("allowed.example")
+    target = address("allowed.example", family)
+    done = box.curl("https://allowed.example/", "--resolve", f"allowed.example:443:{'[%s]' % target if family == 6 else target}")
+    assert done.stdout.startswith("allowed.example"), done
 
 
 ROUTED = """
