@@ -18,7 +18,7 @@
  */
 #include "acl/policy_internal.h"
 #include "acl/huge.h"
-#include "acl/sip.h"
+#include "base/sip.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,30 +5,10 @@
  */
 #include "gateway/namebook.h"
 #include "base/list.h"
+#include "base/secret_hash.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-
-static uint32_t hash_seed;
-
-static uint32_t hash_bytes(const void *bytes, size_t length)
-{
-    const uint8_t *b = bytes;
-    uint64_t h = 0xcbf29ce484222325u ^ ((uint64_t)hash_seed << 32 | hash_seed);
-    for (size_t i = 0; i < length; i++)
-        h = (h ^ b[i]) * 0x100000001b3u;
-    h ^= h >> 32;
-    h *= 0x9e3779b97f4a7c15u;
-    return (uint32_t)(h >> 32);
-}
-
-#define HASH_FUNCTION(key, length, value) ((value) = hash_bytes((key), (length)))
-#define HASH_NONFATAL_OOM 1
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#include <uthash.h>
-#pragma GCC diagnostic pop
 
 /* One name with more addresses than this loses its oldest: a server of the client's own could otherwise make
  * one long. */
@@ -67,8 +47,6 @@ struct namebook *namebook_create(size_t capacity)
     struct namebook *book = calloc(1, sizeof(*book));
     if (!book)
         return NULL;
-    if (hash_seed == 0 && getrandom(&hash_seed, sizeof(hash_seed), 0) < 0)
-        hash_seed = 1;
     book->capacity = capacity;
     list_init(&book->ages);
     return book;

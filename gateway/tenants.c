@@ -3,29 +3,10 @@
  */
 #include "gateway/tenants.h"
 
+#include "base/secret_hash.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-
-static uint64_t hash_seed;
-
-static uint32_t hash_bytes(const void *bytes, size_t length)
-{
-    const uint8_t *b = bytes;
-    uint64_t h = 0xcbf29ce484222325u ^ hash_seed;
-    for (size_t i = 0; i < length; i++)
-        h = (h ^ b[i]) * 0x100000001b3u;
-    h ^= h >> 32;
-    h *= 0x9e3779b97f4a7c15u;
-    return (uint32_t)(h >> 32);
-}
-
-#define HASH_FUNCTION(key, length, value) ((value) = hash_bytes((key), (length)))
-#define HASH_NONFATAL_OOM 1
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#include <uthash.h>
-#pragma GCC diagnostic pop
 
 struct tenant {
     struct capture capture;
@@ -47,8 +28,6 @@ struct tenants *tenants_create(struct capture *network)
     struct tenants *tenants = calloc(1, sizeof(*tenants));
     if (!tenants)
         return NULL;
-    if (hash_seed == 0 && getrandom(&hash_seed, sizeof(hash_seed), 0) < 0)
-        hash_seed = 1;
     tenants->network = network;
     list_init(&tenants->by_use);
     return tenants;

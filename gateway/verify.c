@@ -1,34 +1,14 @@
 #include "gateway/verify.h"
 
 #include "base/fds.h"
+#include "base/secret_hash.h"
 #include "gateway/outbound.h"
 #include "gateway/worker_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
-
-static uint32_t hash_seed;
-
-static uint32_t hash_bytes(const void *bytes, size_t length)
-{
-    const uint8_t *b = bytes;
-    uint64_t h = 0xcbf29ce484222325u ^ ((uint64_t)hash_seed << 32 | hash_seed);
-    for (size_t i = 0; i < length; i++)
-        h = (h ^ b[i]) * 0x100000001b3u;
-    h ^= h >> 32;
-    h *= 0x9e3779b97f4a7c15u;
-    return (uint32_t)(h >> 32);
-}
-
-#define HASH_FUNCTION(key, length, value) ((value) = hash_bytes((key), (length)))
-#define HASH_NONFATAL_OOM 1
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#include <uthash.h>
-#pragma GCC diagnostic pop
 
 #define KEY_MAX (sizeof(struct addr) + 256)
 
@@ -388,8 +368,6 @@ struct verifier *verifier_create(uv_loop_t *loop, struct poller *poller, struct 
     struct verifier *v = calloc(1, sizeof(*v));
     if (!v)
         return NULL;
-    if (hash_seed == 0 && getrandom(&hash_seed, sizeof(hash_seed), 0) < 0)
-        hash_seed = 1;
     v->loop = loop;
     v->poller = poller;
     v->snapshot = snapshot;

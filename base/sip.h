@@ -1,7 +1,7 @@
 /*
  * SipHash-1-3 (Aumasson, Bernstein: "SipHash: a fast short-input PRF"; one round a word, three to finish, as
  * the hash tables of Rust and Python have it), fed a label at a time so that the hash of every suffix of a
- * name comes out of one pass from the right. Private to acl/.
+ * name comes out of one pass from the right.
  */
 #pragma once
 
