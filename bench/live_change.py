@@ -34,7 +34,8 @@ from series import machine, quantile  # noqa: E402
 
 # Holds flows to the greeter; says when they are up, and of the last one at which moment it was reset.
 HOLD = """
-import socket, sys, time
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
 flows = [socket.create_connection(("198.18.7.1", 7002)) for _ in range(int(sys.argv[1]))]
 for flow in flows:
     assert flow.recv(9) == b"welcome\\n"
@@ -141,7 +142,7 @@ def measure(lab, count, options):
     names = gateway.folder / "names.txt"
     write_names(names, count, 0)
     gateway.write_policy("policies: {p: {allow: [allowed.example, 198.18.7.0/24], allow_files: [names.txt], "
-                         "limits: {flows_per_container: 4096}}}\n")
+                         "limits: {flows_per_container: 8192, flows_per_second: 100000}}}\n")
     try:
         begin = time.monotonic()
         gateway.start(wait=False)
@@ -189,7 +190,7 @@ def main():
     parser.add_argument("--build", default=str(HERE.parent / "build"))
     parser.add_argument("--names", default="10,10000,1000000")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--flows", type=int, default=900)  # the greeter has 1024 descriptors
+    parser.add_argument("--flows", type=int, default=5000)
     parser.add_argument("--json")
     options = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="sallyport-live-change-")

@@ -146,16 +146,30 @@ static struct acl_policy *policy_of(unsigned long count)
     return policy;
 }
 
-static void ask(struct lookups *l, unsigned long count, bool allowed)
+static void ask(struct lookups *l, unsigned long count, bool allowed, const char *how)
 {
-    char what[80];
+    char what[96];
     l->allowed = allowed;
     for (int i = 0; i < QUESTIONS; i++) {
         unsigned long number = (unsigned long)random() % count;
         l->lengths[i] = write_name(l->names[i], allowed ? number : number + count);
     }
-    snprintf(what, sizeof(what), "policy of %lu names: a name that is %s", count, allowed ? "in it" : "not");
+    snprintf(what, sizeof(what), "policy of %lu names%s: a name that is %s", count, how, allowed ? "in it" : "not");
     measure(what, judge, l);
+}
+
+/* As after `sallyport deny` and `allow` for a container. */
+static struct acl_policy *layer_over(const struct acl_policy *policy)
+{
+    static const char *const rules[] = {"denied.example", "*.denied.example.org", "tcp://allowed.example:22"};
+    struct acl_policy *layer = acl_policy_create_over(policy, "layer");
+    struct error error;
+    for (size_t i = 0; layer && i < sizeof(rules) / sizeof(*rules); i++)
+        if (acl_policy_add(layer, rules[i], strlen(rules[i]), i < 2, (struct acl_origin){"run time", 0}, &error) < 0)
+            errx(1, "%s", error.text);
+    if (!layer || acl_policy_seal(layer) < 0)
+        errx(1, "out of memory");
+    return layer;
 }
 
 static void measure_policy(unsigned long count)
@@ -166,8 +180,12 @@ static void measure_policy(unsigned long count)
     double milliseconds = (double)(cpu_ns() - start) / 1e6;
     size_t text, all = acl_policy_memory(policy, &text);
     lookups.policy = policy;
-    ask(&lookups, count, true);
-    ask(&lookups, count, false);
+    ask(&lookups, count, true, "");
+    ask(&lookups, count, false, "");
+    struct acl_policy *layer = layer_over(policy);
+    lookups.policy = layer;
+    ask(&lookups, count, true, " and run-time changes");
+    acl_policy_destroy(layer);
     printf("| … made in %.1f ms; %.0f bytes a name beside %.0f of text | | |\n", milliseconds,
            (double)(all - text) / (double)count, (double)text / (double)count);
     acl_policy_destroy(policy);

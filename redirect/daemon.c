@@ -677,6 +677,8 @@ void daemon_adopt(struct daemon *d)
     inherited_each_left(&d->inherited, notify_forget);
     inherited_finish(&d->inherited);
     daemon_feed(d); /* the networks */
+    if (d->reload_wanted)
+        reload_finished(d); /* it could not be loaded while everything was the predecessor's */
 }
 
 static void watchdog_due(struct loop_timer *timer)

@@ -16,6 +16,7 @@ import base64
 import hashlib
 import json
 import os
+import resource
 import socket
 import struct
 import sys
@@ -111,6 +112,8 @@ def serve(story, port, log):
 
 
 async def main(log_path, addresses):
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     log = open(f"{log_path}.new", "a")
     await asyncio.start_server(serve(websocket, 9001, log), "127.0.0.1", 9001)
     for port, story in {7000: digest, 7001: reset, 7002: greet_and_echo, 7003: finish_first}.items():

@@ -6,6 +6,7 @@ import pytest
 
 from gateway_fixtures import gateway, make_gateway  # noqa: F401
 from lab import NAME_SERVER, wait_until
+from test_gateway_upgrade import upgrade
 
 HEAD = f"version: 1\ngateway: {{resolvers: [{NAME_SERVER}], watch: true}}\n" \
        'destinations: {allow: [198.18.0.0/15, "2001:db8::/32"]}\n'
@@ -170,6 +171,17 @@ def test_by_option_and_until_the_file_says_no_more(watched):
     in_place(quiet.config, ALLOWED)
     quiet.told("reload")
     assert rules(quiet) == ["allowed.example"]
+
+
+def test_the_next_gateway_watches_too(watched):
+    gateway = watched(ALLOWED)
+    gateway.told("deny", "--policy", "p", "x.example")
+    upgrade(gateway)
+    in_place(gateway.config, OTHER)
+    await_rules(gateway, ["big.example", "x.example"])
+    gateway.told("deny", "--policy", "p", "y.example")
+    upgrade(gateway)
+    assert rules(gateway) == ["big.example", "x.example", "y.example"]
 
 
 def test_a_change_at_run_time_outlives_a_changed_file(watched):
