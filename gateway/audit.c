@@ -492,6 +492,11 @@ struct audit *audit_create(int fd, bool drop_when_full, struct error *err)
     return audit;
 }
 
+void audit_begin_at(struct audit *audit, uint64_t sequence)
+{
+    audit->sequence = sequence - 1;
+}
+
 void audit_reopen(struct audit *audit, int fd)
 {
     pthread_mutex_lock(&audit->lock);

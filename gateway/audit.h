@@ -78,6 +78,8 @@ struct audit;
 struct audit *audit_create(int fd, bool drop_when_full, struct error *err);
 /* Replaces the file (after rotation); takes ownership. Lines already queued go to the new one. Any thread. */
 void audit_reopen(struct audit *audit, int fd);
+/* The number of the first event, before there is one; without it 1. */
+void audit_begin_at(struct audit *audit, uint64_t sequence);
 /* Count from now on what is accepted and what is left out there. */
 void audit_count_in(struct audit *audit, struct metrics_worker *metrics);
 /* May a flow be started? Cheap; any thread. Always true with on_full `drop`. */

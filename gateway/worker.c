@@ -453,6 +453,15 @@ static int start_loop(struct worker *w, int channel, struct error *err)
 
 static struct metrics_worker uncounted; /* where nobody asks: counting is the same everywhere */
 
+/* Two workers may write one log at the same time (an upgrade), and many do one after the other: each counts from the microsecond of its
+ * start, so no number comes twice, and from every number it is told whose it is. */
+static uint64_t own_numbers(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 static int start(struct worker *w, int channel, int audit_fd, const struct worker_options *options,
                  struct error *err)
 {
@@ -498,6 +507,8 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     if (!w->audit)
         return -err->code;
     audit_count_in(w->audit, w->metrics);
+    if (options->metrics)
+        audit_begin_at(w->audit, own_numbers());
     return 0;
 }
 

@@ -185,6 +185,9 @@ int enrolment_plan(struct enrolment *enrolment, struct enrol_plan *ret, int *ret
 /* Takes over the sockets. May free it. */
 void enrolment_job_done(struct enrolment *enrolment, const struct enrol_result *result, struct capture_sockets *sockets);
 bool enrolment_ended(const struct enrolment *enrolment); /* its first process */
+/* By which its sockets are kept and handed over. */
+#define ENROLMENT_KEPT_NAME 20
+const char *enrolment_kept_name(const struct state_record *record, char ret[ENROLMENT_KEPT_NAME]);
 void enrolments_init(struct daemon *daemon);
 void enrolment_destroy(struct enrolment *enrolment); /* closes what it has, nothing else */
 struct enrolment *enrolment_find(struct daemon *daemon, const char *id);

@@ -109,6 +109,19 @@ struct enrolment *enrolment_find_named(struct daemon *d, const char *text)
     return found ? found : named ? named : beginnings == 1 ? begun : NULL;
 }
 
+/* Short: a service manager puts the names of all descriptors into one variable, which may have 128 KiB. */
+const char *enrolment_kept_name(const struct state_record *record, char ret[ENROLMENT_KEPT_NAME])
+{
+    snprintf(ret, ENROLMENT_KEPT_NAME, "%llx", (unsigned long long)record->netns.inode);
+    return ret;
+}
+
+static void forget_kept(const struct state_record *record)
+{
+    char name[ENROLMENT_KEPT_NAME];
+    notify_forget(enrolment_kept_name(record, name));
+}
+
 bool enrolment_ended(const struct enrolment *enrolment)
 {
     return enrolment->pidfd >= 0 && pidfd_ended(enrolment->pidfd);
@@ -262,7 +275,8 @@ static void keep_sockets(const struct enrolment *e)
 {
     int all[CAPTURE_SOCKETS];
     memcpy(all, &e->sockets, sizeof(all));
-    notify_keep(e->record.id, all, CAPTURE_SOCKETS);
+    char name[ENROLMENT_KEPT_NAME];
+    notify_keep(enrolment_kept_name(&e->record, name), all, CAPTURE_SOCKETS);
 }
 
 static void built(struct enrolment *e, const struct enrol_result *result)
@@ -319,7 +333,7 @@ static void not_renewed(struct enrolment *e, const struct enrol_result *result)
     e->state = ENROLMENT_FAILED;
     publishing_end(e);
     capture_sockets_close(&e->sockets);
-    notify_forget(e->record.id);
+    forget_kept(&e->record);
     list_remove(&e->unsent_link);
     if (worker_knows)
         enrolment_tell(e);
@@ -562,10 +576,11 @@ void enrolment_adopt(const struct state_record *record, void *daemon)
 {
     struct daemon *d = daemon;
     struct error err;
+    char name[ENROLMENT_KEPT_NAME];
     int netns, pidfd;
     if (reopen(record, &netns, &pidfd, &err) < 0) {
         log_info("%s is gone: %s", record->id, err.text);
-        notify_forget(record->id);
+        forget_kept(record);
         state_remove(d->state, record->id);
         return;
     }
@@ -588,7 +603,7 @@ void enrolment_adopt(const struct state_record *record, void *daemon)
         log_error("%s: %s", record->id, err.text);
     if (*e->record.path)
         vanish_expect(d);
-    if (!record->past.plan || !inherited_take_sockets(&d->inherited, record->id, &record->past, &e->sockets)) {
+    if (!record->past.plan || !inherited_take_sockets(&d->inherited, enrolment_kept_name(record, name), &record->past, &e->sockets)) {
         want_job(e, ENROL_BUILD);
         return;
     }
@@ -807,7 +822,7 @@ static void leave(struct enrolment *e, bool remove_rules)
     list_remove(&e->id_link);
     list_remove(&e->netns_link);
     state_remove(d->state, e->record.id);
-    notify_forget(e->record.id);
+    forget_kept(&e->record);
     publishing_end(e);
     if (remove_rules && e->netns < 0 && e->sockets.tcp[0] >= 0)
         e->netns = namespace_of_socket(e->sockets.tcp[0], &err);

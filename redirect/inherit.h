@@ -1,7 +1,7 @@
 /*
  * Descriptors that were somebody else's before: kept for us by the service manager over a restart (its FD store), or handed over by
- * the gateway that we take the place of (takeover.h). Each has a name: the id of the enrolment it belongs to, or one of ours that
- * no id can be.
+ * the gateway that we take the place of (takeover.h). Each has a name: that of the network namespace it belongs to (its inode), or
+ * one of ours.
  */
 #pragma once
 

@@ -114,7 +114,8 @@ static int offer_listener(int listener, void *daemon)
 
 static int offer_enrolment(struct daemon *d, const struct enrolment *e)
 {
-    int r = offer_sockets(d, e->record.id, &e->sockets);
+    char name[ENROLMENT_KEPT_NAME];
+    int r = offer_sockets(d, enrolment_kept_name(&e->record, name), &e->sockets);
     return r < 0 ? r : publishing_each_listener(e, offer_listener, d);
 }
 

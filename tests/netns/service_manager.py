@@ -63,12 +63,23 @@ class ManagedGateway(Gateway):
             environment["FDSTORE"] = "10000"
         if self.watchdog_usec:
             environment["WATCHDOG_USEC"] = str(self.watchdog_usec)
-        first_free = max([fd for _, fd in store], default=0) + len(store) + FIRST
 
         def place():
-            copies = [fcntl.fcntl(fd, fcntl.F_DUPFD, first_free) for _, fd in store]
-            for i, fd in enumerate(copies):
-                os.dup2(fd, FIRST + i, inheritable=True)
+            """Each to its number, and what is there already out of its way."""
+            now = [fd for _, fd in store]
+            where = {fd: i for i, fd in enumerate(now)}
+            for i in range(len(now)):
+                there = FIRST + i
+                if there in where and where[there] != i:
+                    other = where.pop(there)
+                    now[other] = fcntl.fcntl(there, fcntl.F_DUPFD, FIRST + len(now))
+                    where[now[other]] = other
+                where.pop(now[i], None)
+                if now[i] == there:
+                    os.set_inheritable(there, True)
+                else:
+                    os.dup2(now[i], there, inheritable=True)
+                    os.close(now[i])
 
         # $LISTEN_PID is the daemon's own pid: each program of the line executes the next one.
         line = ["sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"', "sh", *self.command()]

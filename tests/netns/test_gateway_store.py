@@ -31,8 +31,14 @@ def managed(make_managed):
     return make_managed()
 
 
-def await_store(gateway, *names):
-    wait_until(lambda: gateway.names() == {"_control", *names}, f"{names} in the store")
+def kept(box):
+    """The name of its sockets in the store: short, for all names have to fit into one variable."""
+    return f"{box.inode():x}"
+
+
+def await_store(gateway, *boxes):
+    names = {"_control", *map(kept, boxes)}
+    wait_until(lambda: gateway.names() == names, f"{names} in the store")
 
 
 def cookies(gateway, box):
@@ -42,7 +48,7 @@ def cookies(gateway, box):
 @pytest.mark.smoke
 def test_what_comes_while_the_monitor_is_dead_waits_for_the_next_one(managed):
     box = managed.container("--policy", "agents")
-    await_store(managed, box.id)
+    await_store(managed, box)
     managed.kill()
     got = []
     known = f"allowed.example:443:{address('allowed.example')}"  # connections wait, not questions for the name
@@ -61,7 +67,7 @@ def test_what_comes_while_the_monitor_is_dead_waits_for_the_next_one(managed):
 
 def test_the_sockets_are_the_same_and_the_rules_untouched(managed):
     box = managed.container("--policy", "agents")
-    await_store(managed, box.id)
+    await_store(managed, box)
     before, rules, sockets = cookies(managed, box), box.ruleset(), box.sockets()
     for _ in range(3):
         managed.kill()
@@ -75,7 +81,7 @@ def test_the_sockets_are_the_same_and_the_rules_untouched(managed):
 def test_a_restart_by_the_manager_loses_nothing(managed):
     """SIGTERM, then start: neither a connection nor a request finds the door shut."""
     box = managed.container("--policy", "agents")
-    await_store(managed, box.id)
+    await_store(managed, box)
     assert managed.stop() == 0 and managed.control.exists()
     got = []
     waiting = threading.Thread(target=lambda: got.append(box.curl("https://allowed.example/")))
@@ -90,7 +96,7 @@ def test_a_restart_by_the_manager_loses_nothing(managed):
 
 def test_a_stop_for_good_leaves_it_closed(managed):
     box = managed.container("--policy", "agents")
-    await_store(managed, box.id)
+    await_store(managed, box)
     assert managed.stop() == 0
     managed.forget_everything()
     assert box.curl("https://allowed.example/").returncode != 0
@@ -102,9 +108,9 @@ def test_a_stop_for_good_leaves_it_closed(managed):
 def test_a_manager_that_does_not_say_so_keeps_the_containers_sockets_all_the_same(make_managed):
     gateway = make_managed(announced=False)
     box = gateway.container("--policy", "agents")
-    await_store(gateway, box.id)
+    await_store(gateway, box)
     assert gateway.stop() == 0
-    wait_until(lambda: gateway.names() == {box.id}, "the control socket out of the store")
+    wait_until(lambda: gateway.names() == {kept(box)}, "the control socket out of the store")
     assert not gateway.control.exists()
     gateway.start()
     assert box.curl("https://allowed.example/").returncode == 0
@@ -112,10 +118,10 @@ def test_a_manager_that_does_not_say_so_keeps_the_containers_sockets_all_the_sam
 
 def test_what_is_withdrawn_or_ended_is_kept_no_longer(managed):
     goes, ends, stays = (managed.container("--policy", "agents") for _ in range(3))
-    await_store(managed, goes.id, ends.id, stays.id)
+    await_store(managed, goes, ends, stays)
     assert managed.ask("withdraw", goes.id).returncode == 0
     ends.close()
-    await_store(managed, stays.id)
+    await_store(managed, stays)
     managed.kill()
     stays.close()
     managed.start()
@@ -125,7 +131,7 @@ def test_what_is_withdrawn_or_ended_is_kept_no_longer(managed):
 
 def test_sockets_of_a_lost_record_are_dropped(managed):
     box = managed.container("--policy", "agents")
-    await_store(managed, box.id)
+    await_store(managed, box)
     managed.kill()
     (managed.state / f"{box.id}.json").unlink()
     managed.start()
@@ -139,9 +145,9 @@ def test_sockets_of_a_lost_record_are_dropped(managed):
 def test_a_store_that_is_not_whole_is_made_whole(managed, spoil):
     """A socket is missing, is another one, or has another's name: the container is captured anew and served."""
     box, other = managed.container("--policy", "agents"), managed.container("--policy", "agents")
-    await_store(managed, box.id, other.id)
+    await_store(managed, box, other)
     managed.kill()
-    mine = next(i for i, one in enumerate(managed.store) if one[0] == box.id)
+    mine = next(i for i, one in enumerate(managed.store) if one[0] == kept(box))
     name, fd = managed.store.pop(mine)
     if spoil == "lost":
         os.close(fd)
@@ -149,17 +155,17 @@ def test_a_store_that_is_not_whole_is_made_whole(managed, spoil):
         os.close(fd)
         managed.store.append((name, os.open("/dev/null", os.O_RDONLY)))
     else:
-        managed.store.append((other.id, fd))
+        managed.store.append((kept(other), fd))
     managed.start()
     for one in (box, other):
         assert one.curl("https://allowed.example/").returncode == 0
         assert managed.ask("verify", one.id).returncode == 0
-    wait_until(lambda: [name for name, _ in managed.store].count(box.id) == 7, "all of its sockets in the store")
+    wait_until(lambda: [name for name, _ in managed.store].count(kept(box)) == 7, "all of its sockets in the store")
 
 
 def test_rules_that_were_changed_meanwhile_are_made_anew(managed):
     box = managed.container("--policy", "agents")
-    await_store(managed, box.id)
+    await_store(managed, box)
     managed.kill()
     box.run("nft", "flush", "ruleset")
     managed.start()
@@ -169,7 +175,7 @@ def test_rules_that_were_changed_meanwhile_are_made_anew(managed):
 
 def test_a_container_that_opened_itself_meanwhile_is_not_served(managed):
     box, other = managed.container("--policy", "agents"), managed.container(enroll=False)
-    await_store(managed, box.id)
+    await_store(managed, box)
     managed.kill()
     box.run("ip", "link", "add", "way-out", "type", "veth", "peer", "name", "way-in", "netns", other.pid)
     managed.start()
@@ -182,7 +188,7 @@ def test_a_container_that_opened_itself_meanwhile_is_not_served(managed):
 
 def test_ports_that_changed_meanwhile_are_captured(managed):
     box = managed.container("--policy", "agents")
-    await_store(managed, box.id)
+    await_store(managed, box)
     managed.kill()
     managed.write_policy('policies: {agents: {allow: [allowed.example, "tcp://ssh.example:2222"]}}\n')
     managed.start()

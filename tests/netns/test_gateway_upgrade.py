@@ -20,6 +20,17 @@ from test_publish import CALL, enroll, serve
 CUT = ("ConnectionResetError", "SSLEOFError", "BrokenPipeError")
 
 
+ASK_API = """
+import socket, sys
+asking = socket.socket(socket.AF_UNIX)
+asking.connect(sys.argv[1])
+asking.sendall(b"GET /healthz HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+answer = b""
+while more := asking.recv(4096): answer += more
+sys.exit(0 if b" 200 " in answer else repr(answer))
+"""
+
+
 class Foreign:
     """A process that is not our child, with what tests do to a Popen."""
 
@@ -104,6 +115,9 @@ def test_flows_go_on_and_new_ones_have_the_new_worker(gateway):
     wait_until(lambda: not os.path.exists(f"/proc/{before['worker']}"), "the end of the old worker")
     ended = [event["event.id"] for event in gateway.audit(complete=False).ended("allowed.example")]
     assert len(ended) == len(set(ended)) == 2, "two workers, one log, no id twice"
+    numbers = sorted(event["event.sequence"] for event in gateway.audit(complete=False))
+    series = [number for number in numbers if number - 1 not in numbers]
+    assert len(numbers) == len(set(numbers)) and len(series) == 2, f"each worker's numbers without a gap: {numbers}"
 
 
 def test_nothing_is_lost_under_load(gateway):
@@ -224,7 +238,7 @@ def test_what_listens_on_the_host_changes_hands_too(make_gateway):
     server = serve(box, 80)
     assert enroll(gateway, box, "8080:80").returncode == 0
     calls = [(["curl", "-sS", "--fail", "--max-time", "20", "http://127.0.0.1:9464/metrics"], True),
-             (["curl", "-sS", "--fail", "--max-time", "20", "--unix-socket", str(gateway.api), "http://x/healthz"], False),
+             (["python3", "-c", ASK_API, str(gateway.api)], False),
              (["python3", "-c", CALL, "127.0.0.1", "8080"], True)]
     done, failed, ending = [0] * len(calls), [], threading.Event()
 
@@ -265,7 +279,7 @@ def test_the_service_manager_is_told_and_keeps_the_sockets(lab):
     gateway = ManagedGateway(lab, POLICY).start()
     try:
         box = gateway.container("--policy", "agents")
-        wait_until(lambda: gateway.names() == {"_control", box.id}, "the store")
+        wait_until(lambda: gateway.names() == {"_control", f"{box.inode():x}"}, "the store")
         upgrade(gateway)
         lines = gateway.await_notice("READY=1")
         assert f"MAINPID={gateway.process.pid}" in lines
@@ -354,7 +368,7 @@ def test_an_heir_that_dies_changes_nothing(gateway, how_far):
     heir = Impostor(gateway)
     if how_far != "asked":
         heir.take()
-        assert {"_state", "_control", "_worker", box.id} <= heir.names
+        assert {"_state", "_control", "_worker", f"{box.inode():x}"} <= heir.names
     if how_far == "babbled":
         heir.socket.send(b"done")
         assert heir.socket.recv(100) == b""
@@ -375,7 +389,7 @@ def test_a_second_heir_waits_for_its_turn_or_is_refused(gateway):
     first = Impostor(gateway).take()
     second = Impostor(gateway)  # in the queue of the control socket
     first.socket.close()
-    assert box.id in second.take().names
+    assert f"{box.inode():x}" in second.take().names
     second.socket.close()
     wait_until(lambda: gateway.log().count("not taken over") == 2, "both are gone")
     assert gateway.status()["ready"]
