@@ -400,6 +400,40 @@ static int check_transparent(const struct config_network *network, struct error 
                      network->name, search.found);
 }
 
+/* The way out of the host itself: what is captured there is refused coming in, so the host would be cut off. */
+static bool is_default_route(int family, const char *line, char interface[64])
+{
+    char to[64], length[64];
+    if (family == AF_INET)
+        return sscanf(line, "%63s %63s %*s %*s %*s %*s %*s %63s", interface, to, length) == 3 && !strcmp(to, "00000000") &&
+               !strcmp(length, "00000000");
+    return sscanf(line, "%63s %63s %*s %*s %*s %*s %*s %*s %*s %63s", to, length, interface) == 3 &&
+           strspn(to, "0") == strlen(to) && !strcmp(length, "00");
+}
+
+static int check_default_routes(const struct config_network *network, int family, struct error *err)
+{
+    char line[512], interface[64];
+    FILE *routes = fopen(family == AF_INET ? "/proc/net/route" : "/proc/net/ipv6_route", "re");
+    bool bad = false;
+    while (routes && !bad && fgets(line, sizeof(line), routes))
+        bad = is_default_route(family, line, interface) && is_behind(network, interface);
+    if (routes)
+        fclose(routes);
+    return bad ? error_set(err, EINVAL,
+                           "the network \"%s\": %s carries a default route of this host, which would be cut off; name the interface "
+                           "that the containers are behind", network->name, interface)
+               : 0;
+}
+
+static int check_network(const struct config_network *network, struct error *err)
+{
+    int r = check_default_routes(network, AF_INET, err);
+    if (r == 0)
+        r = check_default_routes(network, AF_INET6, err);
+    return r == 0 ? check_transparent(network, err) : r;
+}
+
 /* ---- following the configuration ---- */
 
 static struct network *find(const struct daemon *d, const struct config_network *wanted)
@@ -419,7 +453,7 @@ static int open_wanted(struct daemon *d, const struct config_snapshot *snapshot,
         n->wanted = false;
     for (size_t i = 0; i < count; i++) {
         struct network *n = find(d, &wanted[i]);
-        int r = check_transparent(&wanted[i], err);
+        int r = check_network(&wanted[i], err);
         if (r == 0 && !n)
             r = network_open(d, &wanted[i], &n, err);
         if (r < 0)

@@ -89,6 +89,15 @@ def test_a_network_that_cannot_be_captured_refuses_the_configuration(bridge, mak
     assert gateway.ask("reload").returncode == 0
 
 
+def test_the_way_out_of_the_host_is_not_captured(bridge, make_gateway):  # noqa: F811
+    gateway = make_gateway(NO_NETWORK)
+    for interface in ("uplink", "'up*'"):
+        gateway.write_policy(f"policies: {{agents: {{}}}}\nnetworks: [{{name: lab, interface: {interface}, policy: agents}}]\n")
+        refused = gateway.ask("reload")
+        assert refused.returncode and "uplink carries a default route" in refused.stderr, refused
+    assert "sallyport" not in ruleset(bridge.lab)
+
+
 def test_an_interface_that_comes_later_is_captured(gateway, bridge, family):
     lab = bridge.lab
     later = Bridge(lab, "br-later", *SECOND)
