@@ -86,6 +86,10 @@ class Namespace:
         """Starts what ends with the namespace."""
         return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.enter(argv, self.pids)], **options)
 
+    def spawn_itself(self, argv, **options):
+        """The same outside of its pid namespace: what is returned is the program, and killing it ends it."""
+        return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.enter(argv)], **options)
+
     def call(self, function):
         """Calls a function in a thread of this process that has moved in; sockets it makes belong to the namespace."""
         outcome = {}

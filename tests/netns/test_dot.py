@@ -3,7 +3,6 @@ import itertools
 import re
 import shutil
 import socket
-import subprocess
 
 import pytest
 
@@ -28,11 +27,6 @@ def certificates(whole_lab):
         _openssl("x509", "-req", "-in", folder / "dot.csr", "-extfile", folder / "dot.extensions", "-days", days,
                  "-CA", folder / f"{authority}.pem", "-CAkey", folder / f"{authority}.key", "-out", folder / f"dot-{name}.pem")
     return folder
-
-
-def launch(lab, argv, **options):
-    """In the internet, but not in its pid namespace: what is killed is the server itself."""
-    return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *lab.internet.enter(argv)], **options)
 
 
 class Unbound:
@@ -64,7 +58,7 @@ remote-control:
         self.start()
 
     def start(self):
-        self.process = launch(self.lab, ["unbound", "-d", "-c", self.config], stderr=open(f"{self.config}.err", "w"))
+        self.process = self.lab.internet.spawn_itself(["unbound", "-d", "-c", self.config], stderr=open(f"{self.config}.err", "w"))
         wait_until(lambda: self.process.poll() is not None or self.lab.host.call(self._listens), "unbound")
         assert self.process.poll() is None, open(f"{self.config}.err").read()
 
@@ -84,8 +78,8 @@ class Mannered:
 
     def __init__(self, lab, manner=""):
         self.log = lab.folder / f"dot-{next(runs)}.log"
-        self.process = launch(lab, ["/usr/bin/python3", HERE / "dot_server.py", ADDRESS[4], lab.folder / "dot-good.pem",
-                                    lab.folder / "dot-good.key", self.log, manner])
+        self.process = lab.internet.spawn_itself(["/usr/bin/python3", HERE / "dot_server.py", ADDRESS[4],
+                                                  lab.folder / "dot-good.pem", lab.folder / "dot-good.key", self.log, manner])
         wait_until(self.log.exists, "the server")
 
     def lines(self):

@@ -2,8 +2,6 @@
 EDGE_CASES "Addresses, DNS, loops": name servers that lie, are dead, lead astray or rebind. Whatever they say, it is closed, has
 a reason, and the next honest answer counts.
 """
-import subprocess
-
 import pytest
 
 from lab import HERE, wait_until
@@ -22,8 +20,7 @@ class Server:
 
     def start(self):
         self.log.unlink(missing_ok=True)
-        argv = ["/usr/bin/python3", HERE / "dns_server.py", SERVER, OTHER, self.log]
-        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.lab.internet.enter(argv)])
+        self.process = self.lab.internet.spawn_itself(["/usr/bin/python3", HERE / "dns_server.py", SERVER, OTHER, self.log])
         wait_until(self.log.exists, "the name server")
 
     def asked(self):

@@ -51,8 +51,7 @@ def serve(lab, authority):
         port = next(ports)
         argv = ["openssl", "s_server", "-accept", f"{PLACE}:{port}", "-cert", authority / f"{leaf}.pem", "-key",
                 authority / f"{leaf}.key", "-www", "-quiet", *(["-status_file", response] if response else [])]
-        started.append(subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *lab.internet.enter(argv)], stderr=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL))
+        started.append(lab.internet.spawn_itself(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         probe = ["curl", "-sk", "-o", "/dev/null", f"https://{PLACE}:{port}/"]
         wait_until(lambda: lab.host.run(*probe, check=False).returncode == 0, "s_server")
         return port

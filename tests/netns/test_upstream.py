@@ -16,7 +16,7 @@ class Proxy:
     def __init__(self, lab, family, manner=""):
         self.port, self.host = next(ports), PLACE[family]
         self.log = lab.folder / f"proxy-{self.port}.log"
-        self.process = lab.internet.spawn(["/usr/bin/python3", HERE / "proxy.py", self.host, self.port, self.log, manner])
+        self.process = lab.internet.spawn_itself(["/usr/bin/python3", HERE / "proxy.py", self.host, self.port, self.log, manner])
         wait_until(self.log.exists, "the proxy")
         self.where = f"[{self.host}]:{self.port}" if family == 6 else f"{self.host}:{self.port}"
 

@@ -59,8 +59,8 @@ class Proxy:
     def start(self):
         said = self.lab.folder / f"proxy-{self.port}.err"
         with open(said, "w") as file:
-            self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *map(str, self.lab.internet.enter(self.argv))],
-                                            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
+            self.process = self.lab.internet.spawn_itself(self.argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                                                          start_new_session=True)
         wait_until(lambda: self.process.poll() is not None or self.lab.host.call(self._listens), self.argv[0], 20)
         assert self.process.poll() is None, said.read_text()
 
