@@ -65,6 +65,7 @@ struct daemon {
     unsigned waiting, running, count, adopting, sharing;
 
     struct list networks;
+    uint64_t learned_warn_ms;
     uint32_t learned, learned_told; /* LEARNED messages of the worker: the latest that was done, that it was told of */
 
     struct list clients;

@@ -523,7 +523,10 @@ void networks_learn(struct daemon *d, const struct channel_message *message)
     _cleanup_fd_ int fd = netlink_open(NETLINK_NETFILTER, &err);
     int r = fd < 0 ? fd
                    : packet_rules_learn(fd, NETWORK_TABLE, d->snapshot, policy, message->rule, &message->address, message->ttl, &err);
-    if (r < 0)
+    bool say = monotonic_ms() >= d->learned_warn_ms;
+    if (r < 0 && say)
+        d->learned_warn_ms = monotonic_ms() + 60000; /* containers choose what is looked up: not a line for each */
+    if (r < 0 && say)
         log_warning("an address for a rule of the policy \"%s\" is not put into force: %s", message->policy, err.text);
 }
 

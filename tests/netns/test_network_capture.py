@@ -1,5 +1,10 @@
 """Network capture: containers behind a bridge of the gateway's host, told apart by their source address."""
+import re
+
+import pytest
+
 from gateway_fixtures import make_gateway  # noqa: F401
+from lab import missing_programs, wait_until
 from network import Routed
 from network_fixtures import NETWORK_POLICY, bridge, capture, gateway  # noqa: F401
 from origins import address
@@ -133,6 +138,27 @@ def test_nothing_comes_in_to_them_but_what_the_host_itself_asks(gateway, bridge,
     assert host.stdout.startswith("connected"), "an engine may look after its containers"
     server.kill()
     server.communicate()
+
+
+def test_dhcp_from_the_host(gateway, bridge):
+    """What a link needs to live gets through: a lease from the host's server, and the routes that come with it."""
+    if missing := missing_programs("busybox"):
+        pytest.skip(f"not installed: {' '.join(missing)}")
+    lab, box = gateway.lab, bridge.container()
+    server = lab.host.spawn(["dnsmasq", "-k", "--port=0", f"--interface={bridge.name}", "--bind-interfaces", "--conf-file=/dev/null",
+                             f"--dhcp-leasefile={lab.folder}/leases", "--pid-file=", "--dhcp-range=172.28.0.5,172.28.0.6,1h"])
+    try:
+        box.run("ip", "addr", "flush", "dev", "eth0", "scope", "global")
+        script = lab.folder / "lease.sh"
+        script.write_text('#!/bin/sh\n[ "$1" = bound ] && ip addr add $ip/$mask dev eth0 && ip route add default via $router\nexit 0\n')
+        script.chmod(0o755)
+        wait_until(lambda: "got" in (done := box.do("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "2", "-T", "1", "-s",
+                                                    script)).stderr + done.stdout or "obtained" in done.stderr + done.stdout, "a lease", 20)
+        assert re.search(r"172\.28\.0\.[56]", box.output("ip", "addr"))
+        assert box.curl("https://allowed.example/", "-4").returncode == 0
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_bridge_with_several_addresses(gateway, bridge, family):
