@@ -4,7 +4,6 @@
 #include "certs/trust_internal.h"
 
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,26 +82,13 @@ struct proof *proof_create(const struct trust *trust, const char *name, enum sta
     struct proof *p = calloc(1, sizeof(*p));
     if (!p)
         return NULL;
-    p->tls = SSL_new(trust->context);
-    p->in = BIO_new(BIO_s_mem());
-    p->out = BIO_new(BIO_s_mem());
-    if (!p->tls || !p->in || !p->out) {
-        BIO_free(p->in);
-        BIO_free(p->out);
-        SSL_free(p->tls);
+    p->tls = trust_connect(trust, name, &p->result, &p->in, &p->out);
+    if (!p->tls) {
         free(p);
         return NULL;
     }
-    SSL_set_bio(p->tls, p->in, p->out);
-    SSL_set_app_data(p->tls, &p->result);
     p->staple = staple;
     staple_ask(p->tls, staple);
-    SSL_set_connect_state(p->tls);
-    SSL_set_hostflags(p->tls, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    if (SSL_set_tlsext_host_name(p->tls, name) != 1 || SSL_set1_host(p->tls, name) != 1) {
-        proof_destroy(p);
-        return NULL;
-    }
     return p;
 }
 

@@ -5,7 +5,7 @@
 
 #include <errno.h>
 #include <openssl/err.h>
-#include <openssl/x509v3.h>
+#include <openssl/x509_vfy.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,23 +32,8 @@ struct tls_client *tls_client_create(const struct trust *trust, const char *name
     struct tls_client *c = calloc(1, sizeof(*c));
     if (!c)
         return NULL;
-    c->tls = SSL_new(trust->context);
-    c->in = BIO_new(BIO_s_mem());
-    c->out = BIO_new(BIO_s_mem());
-    if (!c->tls || !c->in || !c->out) {
-        BIO_free(c->in);
-        BIO_free(c->out);
-        SSL_free(c->tls);
-        free(c);
-        return NULL;
-    }
-    BIO_set_mem_eof_return(c->in, -1); /* empty is "not yet", not "the end" */
-    SSL_set_bio(c->tls, c->in, c->out);
-    SSL_set_app_data(c->tls, &c->found);
-    SSL_set_connect_state(c->tls);
-    SSL_set_hostflags(c->tls, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
-    if (SSL_set_tlsext_host_name(c->tls, name) != 1 || SSL_set1_host(c->tls, name) != 1 ||
-        !offer(c->tls, protocol)) {
+    c->tls = trust_connect(trust, name, &c->found, &c->in, &c->out);
+    if (!c->tls || !offer(c->tls, protocol)) {
         tls_client_destroy(c);
         return NULL;
     }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/x509v3.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +130,29 @@ int trust_create(const char *pem, size_t length, struct trust **ret, struct erro
     }
     *ret = trust;
     return 0;
+}
+
+SSL *trust_connect(const struct trust *trust, const char *name, struct proof_result *found, BIO **ret_in, BIO **ret_out)
+{
+    SSL *tls = SSL_new(trust->context);
+    BIO *in = BIO_new(BIO_s_mem()), *out = BIO_new(BIO_s_mem());
+    if (!tls || !in || !out) {
+        BIO_free(in);
+        BIO_free(out);
+        SSL_free(tls);
+        return NULL;
+    }
+    SSL_set_bio(tls, in, out);
+    SSL_set_app_data(tls, found);
+    SSL_set_connect_state(tls);
+    SSL_set_hostflags(tls, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
+    if (SSL_set_tlsext_host_name(tls, name) != 1 || SSL_set1_host(tls, name) != 1) {
+        SSL_free(tls);
+        return NULL;
+    }
+    *ret_in = in;
+    *ret_out = out;
+    return tls;
 }
 
 void trust_destroy(struct trust *trust)
