@@ -52,6 +52,8 @@ static void accept_ready(struct poll_handle *handle, uint32_t events)
     struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
     struct worker *w = listener->capture->worker;
     (void)events;
+    if (!list_empty(&listener->pause.link)) /* more have come: they wait for its end, too */
+        return;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         struct sockaddr_storage from;
         socklen_t length = sizeof(from);
