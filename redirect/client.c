@@ -177,13 +177,16 @@ static void enroll_again(struct enrolment *known, const struct state_record *rec
     struct error err;
     _cleanup_fd_ int process = pidfd;
     bool same = namespace_equal(&known->record.netns, &record->netns);
-    bool by_path = known->state == ENROLMENT_SERVED && same && *known->record.path;
+    bool served = known->state == ENROLMENT_SERVED && same && !known->ended;
+    bool by_path = served && *known->record.path;
+    bool by_cni = served && *known->record.attachment && *record->attachment;
     if (known->ended && same && process >= 0) {
         if (sharing_revive(known, record, fd_steal(&process), &err) < 0)
             client_refuse(client, "failed", "%s: %s", record->id, err.text);
         else
             client_answer(client, json_pack("{s:s}", "policy", acl_policy_name(enrolment_policy(known))));
-    } else if (by_path && process < 0 && known->record.attached == record->attached && !strcmp(known->record.path, record->path)) {
+    } else if ((by_cni || (by_path && process < 0 && !strcmp(known->record.path, record->path))) &&
+               known->record.attached == record->attached) {
         enrolment_refresh(known, client);
     } else if (by_path && process >= 0 && sharing_fits(known, record)) { /* by the CNI plugin, and now by an engine's hook */
         client_answer(client, json_pack("{s:s}", "policy", acl_policy_name(enrolment_policy(known))));

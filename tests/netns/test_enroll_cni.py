@@ -217,6 +217,19 @@ def test_a_second_interface_of_a_pod(gateway, runtime, pod):
     assert gateway.told("ps") == []
 
 
+def test_a_namespace_by_its_process(gateway, runtime, pod):
+    """Some runtimes name it so: then the process is what is watched."""
+    pod.path, real = f"/proc/{pod.pid}/ns/net", pod.path
+    for interface in ("eth0", "net1"):  # the second one refreshes the rules
+        done = runtime.call("ADD", pod, interface=interface, previous={"cniVersion": "1.0.0"}, annotations={"sallyport.policy": "agents"})
+        assert done.returncode == 0, done
+    [one] = gateway.told("ps")
+    assert one["pid"] == pod.pid and "path" not in one
+    assert runtime.call("DEL", pod, interface="net1").returncode == 0 and len(gateway.told("ps")) == 1
+    assert runtime.call("DEL", pod).returncode == 0 and gateway.told("ps") == []
+    pod.path = real
+
+
 def test_a_namespace_that_vanishes_is_noticed(gateway, runtime, pod):
     """The runtime crashed and never said DEL."""
     runtime.add(pod, annotations={"sallyport.policy": "agents"})
