@@ -141,6 +141,14 @@ def test_names_are_asked_for_over_tls(lab, family, unbound):
     assert not uplink.carrying("allowed\x07example")  # the name is nowhere to be read as DNS writes it
 
 
+def test_two_hundred_questions_at_once(lab, unbound):
+    unbound()
+    uplink = lab.capture()
+    run = lab.exec(["python3", "-c", BURST, 200], config=policy(lab, server()), resolver=None).ok()
+    assert run.out.splitlines() == ["0 198.18.1.1"] * 200
+    assert len({packet.sport for packet in uplink.towards(ADDRESS[4]) if packet.payload}) == 1
+
+
 def test_by_the_command_line(lab, unbound):
     unbound()
     run = lab.exec([*DIG, "+short", "allowed.example"], allow=["allowed.example"], resolver=None, options=["--resolver", server()]).ok()
