@@ -13,6 +13,7 @@
 #include "redirect/sealed.h"
 
 #include "base/fds.h"
+#include "base/log.h"
 #include "redirect/netlink.h"
 #include "redirect/nflog.h"
 #include "redirect/packets.h"
@@ -64,6 +65,7 @@ void sealed_plan_policy(const struct acl_policy *policy, bool every_port, struct
     plan->ports = acl_policy_ports(policy, &plan->port_count);
     plan->udp_ports = acl_policy_udp_ports(policy, &plan->udp_port_count);
     plan->echo = acl_policy_allows_icmp(policy) || every_port;
+    plan->packets_optional = plan->udp_port_count == 0 && !acl_policy_allows_icmp(policy);
     if (every_port) {
         plan->ports = plan->udp_ports = &all;
         plan->port_count = plan->udp_port_count = 1;
@@ -415,6 +417,25 @@ static int build(const struct sealed_plan *plan, struct capture_sockets *sockets
     return r == 0 ? selftest_run(sockets, plan, err) : r;
 }
 
+/* Without UDP and ping, when these are what cannot be had and nobody asked for them by a rule. */
+static int build_what_can_be(const struct sealed_plan *plan, struct capture_sockets *sockets, int *ret_group, bool *ret_touched,
+                             struct error *err)
+{
+    struct sealed_plan less = *plan;
+    int r = build(plan, sockets, ret_group, ret_touched, err);
+    if (r == 0 || !*ret_touched || !plan->packets_optional || !wants_packets(plan))
+        return r;
+    less.udp_port_count = 0;
+    less.echo = false;
+    capture_sockets_close(sockets);
+    sealed_remove(plan->attached, NULL);
+    struct error why = *err;
+    r = build(&less, sockets, ret_group, ret_touched, err);
+    if (r == 0)
+        log_warning("UDP and ping stay refused: %s", why.text);
+    return r;
+}
+
 int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, int *ret_group,
                    struct error *err)
 {
@@ -422,7 +443,7 @@ int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, 
     struct error own = {0};
     int group = -1;
     bool touched = false;
-    int r = build(plan, &sockets, &group, &touched, &own);
+    int r = build_what_can_be(plan, &sockets, &group, &touched, &own);
     if (r < 0) {
         if (touched)
             sealed_remove(plan->attached, NULL);

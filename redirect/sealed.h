@@ -66,6 +66,7 @@ struct sealed_plan {
     const struct acl_port_range *udp_ports; /* UDP to capture, and whether echo requests */
     size_t udp_port_count;
     bool echo;
+    bool packets_optional; /* only audit mode asks for them, no rule: where the kernel or a capability is missing, they are refused */
 };
 /* What a policy needs captured; with `every_port`, whatever there is. The ports are the policy's own. */
 void sealed_plan_policy(const struct acl_policy *policy, bool every_port, struct sealed_plan *plan);

@@ -1,5 +1,6 @@
 """udp:// rules in sealed namespaces: through the relay, by name and by address, and nothing else."""
 import json
+import os
 import shutil
 import subprocess
 
@@ -399,6 +400,20 @@ def test_a_reload_that_names_another_destination_cuts_the_old_one(gateway, ask):
     gateway.await_event(lambda events: events.where(event_action="flow-ended", **{"sallyport_close_reason": "policy_changed"}))
     assert "hello" not in box.do(*ask("--wait", "1", place, PORT, "hello")).stdout
     assert "hello" in box.do(*ask(address("wild.example"), PORT, "hello")).stdout
+
+
+def test_what_is_idle_ends(make_gateway, ask):
+    """And its descriptor is given back."""
+    gateway = make_gateway(POLICY)
+    gateway.config.write_text(gateway.config.read_text().replace("gateway: {", "gateway: {limits: {udp_idle_timeout: 1s}, "))
+    gateway.told("reload")
+    box = gateway.container("--policy", "agents")
+    descriptors = lambda: len(os.listdir(f"/proc/{gateway.worker()}/fd"))
+    before = descriptors()
+    assert "hello" in box.do(*ask(address("allowed.example"), PORT, "hello")).stdout
+    assert descriptors() == before + 1
+    gateway.await_event(lambda events: events.where(event_action="flow-ended", **{"sallyport_close_reason": "idle_timeout"}))
+    assert descriptors() == before
 
 
 def test_a_new_worker_takes_the_datagrams_over(gateway, tool, echo):

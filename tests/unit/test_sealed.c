@@ -19,6 +19,7 @@
 #include "redirect/sealed.h"
 
 #include <dirent.h>
+#include <cap-ng.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -601,6 +602,30 @@ static void answers_come_from_where_the_client_sent_to(void **state)
     everywhere(answers_udp);
 }
 
+/* Rules are kept or the container does not start; what only audit mode asks for may be missing. */
+static void needs_raw_sockets(enum sealed_link link)
+{
+    struct sealed_plan plan = {.ports = udp_ports, .port_count = 1, .link = link, .udp_ports = udp_ports, .udp_port_count = 2};
+    struct capture_sockets s = CAPTURE_SOCKETS_NONE;
+    struct error err = {0};
+    struct addr a = addr_of("198.18.0.1:100");
+    int group;
+    capng_get_caps_process();
+    CHECK(capng_update(CAPNG_DROP, CAPNG_EFFECTIVE, CAP_NET_RAW) == 0 && capng_apply(CAPNG_SELECT_CAPS) == 0);
+    CHECK(sealed_capture(&plan, &s, &group, &err) == -EPERM && strstr(err.text, "CAP_NET_RAW"));
+    plan.packets_optional = true;
+    CHECK(sealed_capture(&plan, &s, &group, &err) == 0 && s.udp[0] < 0 && s.raw[0] < 0 && s.tcp[0] >= 0);
+    int client = socket_for(&a, SOCK_DGRAM);
+    CHECK(connect_to(client, "198.18.0.1:100") == 0 && send(client, "x", 1, 0) < 0);
+    check_captured(s.tcp[0], "198.18.0.1:100");
+    close(client);
+}
+static void without_raw_sockets_rules_fail_and_audit_mode_goes_on(void **state)
+{
+    (void)state;
+    with_any_link(needs_raw_sockets);
+}
+
 static bool take_one;
 static void take_echo(const struct nflog_event *event, void *arg)
 {
@@ -1099,6 +1124,7 @@ int main(void)
         cmocka_unit_test(udp_ports_are_captured),
         cmocka_unit_test(answers_come_from_where_the_client_sent_to),
         cmocka_unit_test(echo_requests_are_copied_whole),
+        cmocka_unit_test(without_raw_sockets_rules_fail_and_audit_mode_goes_on),
         cmocka_unit_test(thousands_of_ranges),
         cmocka_unit_test(dns_to_any_server_is_captured),
         cmocka_unit_test(other_datagrams_are_refused_at_once),
