@@ -283,6 +283,7 @@ void associations_init(struct worker *worker)
     list_init(&table->all);
     if (getrandom(&table->hash_seed, sizeof(table->hash_seed), 0) < 0)
         table->hash_seed = (uintptr_t)table;
+    table->batch = association_batch_create();
     table->buckets = calloc(BUCKETS, sizeof(*table->buckets));
     for (size_t i = 0; table->buckets && i < BUCKETS; i++)
         list_init(&table->buckets[i]);
@@ -299,6 +300,7 @@ void associations_finish(struct worker *worker)
     deadline_queue_finish(&worker->associations.fresh_timeouts);
     deadline_queue_finish(&worker->associations.replied_timeouts);
     free(worker->associations.buckets);
+    free(worker->associations.batch);
 }
 
 void associations_apply_config(struct worker *worker)

@@ -30,7 +30,10 @@ struct capture;
 struct worker;
 struct nflog_event;
 
+struct relay_batch;
+
 struct association_table {
+    struct relay_batch *batch;
     struct list all, *buckets;
     uint64_t hash_seed;
     struct deadline_queue denied_timeouts, fresh_timeouts, replied_timeouts;

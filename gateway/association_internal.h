@@ -74,6 +74,8 @@ void association_hold(struct association *a, const struct datagram *d);
 
 /* ---- association_relay.c ---- */
 
+/* NULL when out of memory. */
+struct relay_batch *association_batch_create(void);
 /* A packet of an association that is open or denied. */
 void association_take(struct association *a, const struct datagram *d);
 

@@ -1,5 +1,6 @@
 /*
- * The packets of associations: from the container's sockets to the origin's, and back.
+ * The packets of associations: from the container's sockets to the origin's, and back, by the batch. A read that fills less than was
+ * asked for has emptied the socket, so none is needed that says so; what goes one way goes by one call.
  */
 #include "gateway/association_internal.h"
 
@@ -9,11 +10,13 @@
 #include <errno.h>
 #include <linux/in6.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define BATCH 64
+#define BATCH 16  /* datagrams read and sent by one system call */
+#define BATCHES 4 /* before others have their turn */
 #define ECHO_PER_SECOND 50
 #define RELAY_BUFFER (1 << 20)
 
@@ -32,14 +35,44 @@ static void send_inside(const struct capture *capture, const struct addr *to, co
     (void)sendmsg(capture->raw[to->family == AF_INET6], &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-static void answer(struct association *a, const uint8_t *payload, size_t length, uint16_t sequence)
+/* Room for one batch. */
+struct relay_batch {
+    struct mmsghdr in[BATCH], out[BATCH];
+    struct iovec in_part[BATCH], out_parts[BATCH][2];
+    struct sockaddr_storage from[BATCH];
+    uint8_t control[BATCH][2 * CMSG_SPACE(sizeof(struct sockaddr_in6))];
+    uint8_t heads[BATCH][PACKET_HEAD_MAX];
+    struct datagram datagrams[BATCH];
+    uint8_t bytes[BATCH][SCRATCH_SIZE];
+};
+
+struct relay_batch *association_batch_create(void)
 {
-    uint8_t head[PACKET_HEAD_MAX];
-    size_t head_length =
-        a->protocol == ACL_UDP
-            ? packet_udp_head(&a->destination, &a->source, payload, length, head)
-            : packet_echo_reply_head(&a->destination, &a->source, sequence, payload, length, head);
-    send_inside(a->capture, &a->source, head, head_length, payload, length);
+    return malloc(sizeof(struct relay_batch)); /* pages that no datagram reaches never come to be */
+}
+
+/* How many were read, or a negative errno: -EAGAIN when there are none. */
+static int read_batch(struct relay_batch *b, int fd)
+{
+    for (size_t i = 0; i < BATCH; i++) {
+        b->in_part[i] = (struct iovec){b->bytes[i], SCRATCH_SIZE};
+        b->in[i].msg_hdr = (struct msghdr){.msg_name = &b->from[i],
+                                           .msg_namelen = sizeof(b->from[i]),
+                                           .msg_iov = &b->in_part[i],
+                                           .msg_iovlen = 1,
+                                           .msg_control = b->control[i],
+                                           .msg_controllen = sizeof(b->control[i])};
+    }
+    int got = recvmmsg(fd, b->in, BATCH, MSG_DONTWAIT, NULL);
+    return got < 0 ? -errno : got;
+}
+
+static void put_out(struct relay_batch *b, size_t i, uint8_t *head, size_t head_length,
+                    const uint8_t *payload, size_t length)
+{
+    b->out_parts[i][0] = (struct iovec){head, head_length};
+    b->out_parts[i][1] = (struct iovec){(void *)(uintptr_t)payload, length};
+    b->out[i].msg_hdr = (struct msghdr){.msg_iov = b->out_parts[i], .msg_iovlen = 2};
 }
 
 void association_error(const struct capture *capture, const struct datagram *d, enum packet_error what,
@@ -63,8 +96,6 @@ struct datagram association_latest(const struct association *a)
 }
 
 /* ---- to the origin ---- */
-
-void association_origin_ready(struct poll_handle *handle, uint32_t events);
 
 /* Larger ones are fragmented on the way, as the sender's own kernel would have done. */
 int association_connect(struct association *a)
@@ -114,13 +145,17 @@ static ssize_t send_once(struct association *a, const struct datagram *d)
     return sendmsg(a->poll.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static void count_up(struct association *a, size_t bytes)
+{
+    a->bytes_up += bytes;
+    metric_add(&association_worker(a)->metrics->bytes_up, bytes);
+}
+
 static void send_outside(struct association *a, const struct datagram *d)
 {
-    struct worker *w = association_worker(a);
     for (int tries = 0; tries < 2; tries++) { /* the first may be told the error of an earlier one */
         if (send_once(a, d) >= 0) {
-            a->bytes_up += d->length;
-            metric_add(&w->metrics->bytes_up, d->length);
+            count_up(a, d->length);
             return;
         }
         if (errno == EAGAIN || errno == ENOBUFS || errno == ENOMEM || errno == EINTR)
@@ -142,15 +177,6 @@ void association_take(struct association *a, const struct datagram *d)
     send_outside(a, d);
 }
 
-static void take_datagram(struct capture *capture, const struct datagram *d)
-{
-    struct association *a = association_for(capture, d);
-    if (a && a->search)
-        association_hold(a, d);
-    else if (a)
-        association_take(a, d);
-}
-
 /* ---- UDP ---- */
 
 static bool read_original(struct msghdr *message, struct addr *ret)
@@ -168,37 +194,72 @@ static bool read_original(struct msghdr *message, struct addr *ret)
     return false;
 }
 
-/* 1: one was taken; 0: there is none now. */
-static int take_udp(struct capture_listener *listener)
+static bool read_datagram(struct relay_batch *b, size_t i, struct datagram *ret)
 {
-    struct worker *w = listener->capture->worker;
-    uint8_t control[CMSG_SPACE(sizeof(struct sockaddr_in6)) * 2];
-    struct sockaddr_storage from;
-    struct iovec part = {w->scratch, SCRATCH_SIZE};
-    struct msghdr message = {.msg_name = &from,
-                             .msg_namelen = sizeof(from),
-                             .msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = control,
-                             .msg_controllen = sizeof(control)};
-    ssize_t got = recvmsg(listener->poll.fd, &message, MSG_DONTWAIT);
-    if (got < 0)
-        return errno != EAGAIN;
-    struct datagram d = {.protocol = ACL_UDP, .payload = w->scratch, .length = (size_t)got};
-    if (addr_from_sockaddr((struct sockaddr *)&from, &d.source) && read_original(&message, &d.destination) &&
-        d.source.family == d.destination.family)
-        take_datagram(listener->capture, &d);
-    return 1;
+    *ret = (struct datagram){.protocol = ACL_UDP, .payload = b->bytes[i], .length = b->in[i].msg_len};
+    return addr_from_sockaddr((struct sockaddr *)&b->from[i], &ret->source) &&
+           read_original(&b->in[i].msg_hdr, &ret->destination) &&
+           ret->source.family == ret->destination.family;
+}
+
+/* Datagrams of one association, one behind the other. */
+struct run {
+    struct association *a;
+    size_t count;
+};
+
+static void send_run(struct relay_batch *b, struct run *run)
+{
+    struct association *a = run->a;
+    size_t count = run->count, done = 0;
+    run->count = 0;
+    int sent = count > 1 ? sendmmsg(a->poll.fd, b->out, (unsigned)count, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+    for (; sent > 0 && done < (size_t)sent; done++)
+        count_up(a, b->datagrams[done].length);
+    for (; done < count; done++) /* with a look at the error */
+        send_outside(a, &b->datagrams[done]);
+}
+
+/* An association of the run stays: what makes room for others are denied ones. */
+static void take_udp(struct capture *capture, struct relay_batch *b, struct run *run,
+                     const struct datagram *d)
+{
+    struct association *a = association_for(capture, d);
+    if (!a)
+        return;
+    if (a->search) {
+        association_hold(a, d);
+    } else if (a->denied) {
+        association_take(a, d);
+    } else {
+        if (run->a != a)
+            send_run(b, run);
+        run->a = a;
+        a->active = true;
+        put_out(b, run->count, NULL, 0, d->payload, d->length);
+        b->datagrams[run->count++] = *d;
+    }
 }
 
 void association_udp_ready(struct poll_handle *handle, uint32_t events)
 {
-    struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
+    struct capture *capture = list_entry(handle, struct capture_listener, poll)->capture;
+    struct relay_batch *b = capture->worker->associations.batch;
     (void)events;
-    for (int i = 0; i < BATCH; i++)
-        if (take_udp(listener) == 0)
+    for (int turn = 0; turn < BATCHES; turn++) {
+        struct run run = {0};
+        int got = read_batch(b, handle->fd);
+        for (int i = 0; i < got; i++) {
+            struct datagram d;
+            if (read_datagram(b, (size_t)i, &d))
+                take_udp(capture, b, &run, &d);
+        }
+        if (run.count)
+            send_run(b, &run);
+        if (got < BATCH && got != -EINTR)
             return;
-    poller_again(&listener->capture->worker->poller, handle);
+    }
+    poller_again(&capture->worker->poller, handle);
 }
 
 /* ---- ping ---- */
@@ -218,30 +279,69 @@ void association_echo(struct capture *capture, const struct nflog_event *packet)
                                .sequence = echo.sequence,
                                .payload = echo.payload,
                                .length = echo.length};
-    if (capture->raw[d.source.family == AF_INET6] >= 0)
-        take_datagram(capture, &d);
+    struct association *a =
+        capture->raw[d.source.family == AF_INET6] >= 0 ? association_for(capture, &d) : NULL;
+    if (a && a->search)
+        association_hold(a, &d);
+    else if (a)
+        association_take(a, &d);
 }
 
 /* ---- the origin's answers ---- */
 
-static void take_answer(struct association *a, const uint8_t *bytes, size_t length)
+/* Makes place `out` of the batch an answer of what was read into place `in`. False when it is none. */
+static bool put_answer(struct association *a, struct relay_batch *b, size_t in, size_t out)
 {
-    struct worker *w = association_worker(a);
+    const uint8_t *bytes = b->bytes[in];
+    size_t length = b->in[in].msg_len, head_length;
     uint16_t sequence = 0;
     if (a->protocol == ACL_ICMP) {
         if (!packet_read_echo_reply(a->destination.family, bytes, length, &sequence))
-            return;
+            return false;
         bytes += PACKET_ECHO_SIZE;
         length -= PACKET_ECHO_SIZE;
+        head_length =
+            packet_echo_reply_head(&a->destination, &a->source, sequence, bytes, length, b->heads[out]);
+    } else {
+        head_length = packet_udp_head(&a->destination, &a->source, bytes, length, b->heads[out]);
     }
+    put_out(b, out, b->heads[out], head_length, bytes, length);
     a->bytes_down += length;
-    metric_add(&w->metrics->bytes_down, length);
+    metric_add(&association_worker(a)->metrics->bytes_down, length);
+    return true;
+}
+
+/* What does not get through is lost, as datagrams are. */
+static void send_answers(struct association *a, struct relay_batch *b, size_t count)
+{
+    struct sockaddr_storage to;
+    struct addr plain = a->source;
+    plain.port = 0; /* a raw socket has none */
+    socklen_t length = addr_to_sockaddr(&plain, &to);
+    for (size_t i = 0; i < count; i++) {
+        b->out[i].msg_hdr.msg_name = &to;
+        b->out[i].msg_hdr.msg_namelen = length;
+    }
+    for (size_t at = 0; at < count;) {
+        int sent = sendmmsg(a->capture->raw[a->source.family == AF_INET6], b->out + at,
+                            (unsigned)(count - at), MSG_DONTWAIT | MSG_NOSIGNAL);
+        at += sent > 0 ? (size_t)sent : 1;
+    }
+}
+
+static void take_answers(struct association *a, struct relay_batch *b, size_t count)
+{
+    size_t answers = 0;
+    for (size_t i = 0; i < count; i++)
+        answers += put_answer(a, b, i, answers);
+    if (answers == 0)
+        return;
+    send_answers(a, b, answers);
     a->active = true;
     if (!a->replied) {
         a->replied = true;
         association_keep(a);
     }
-    answer(a, bytes, length, sequence);
 }
 
 void association_origin_ready(struct poll_handle *handle, uint32_t events)
@@ -249,15 +349,17 @@ void association_origin_ready(struct poll_handle *handle, uint32_t events)
     struct association *a = list_entry(handle, struct association, poll);
     struct worker *w = association_worker(a);
     (void)events;
-    for (int i = 0; i < BATCH; i++) {
-        ssize_t got = recv(handle->fd, w->scratch, SCRATCH_SIZE, MSG_DONTWAIT);
-        if (got < 0 && errno == EAGAIN)
+    for (int turn = 0; turn < BATCHES; turn++) {
+        int got = read_batch(w->associations.batch, handle->fd);
+        if (got == -EAGAIN)
             return;
-        if (got >= 0) {
-            take_answer(a, w->scratch, (size_t)got);
-        } else if (errno != EINTR) {
+        if (got > 0) {
+            take_answers(a, w->associations.batch, (size_t)got);
+            if (got < BATCH)
+                return;
+        } else if (got < 0 && got != -EINTR) {
             const struct datagram d = association_latest(a);
-            pass_error(a, &d, errno);
+            pass_error(a, &d, -got);
         }
     }
     poller_again(&w->poller, handle);

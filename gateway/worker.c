@@ -493,7 +493,7 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     verifier_count_in(w->verifier, w->metrics);
     w->names = namebook_create(NAMEBOOK_PAIRS);
     w->report = report_create();
-    if (!w->associations.buckets || !w->forwarder || !w->verifier || !w->names || !w->report)
+    if (!w->associations.buckets || !w->associations.batch || !w->forwarder || !w->verifier || !w->names || !w->report)
         return error_set(err, ENOMEM, "out of memory");
     if (options->metrics) {
         w->admin = admin_create(w, options->metrics);
