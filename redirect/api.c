@@ -39,6 +39,7 @@ struct api_connection {
     struct api_call call;   /* what it asked for */
     bool head;              /* no body, please */
     bool closing, advancing;
+    bool served; /* a request at least: it may be closed between two */
 };
 
 static void connection_destroy(struct api_connection *c)
@@ -275,6 +276,7 @@ static int send_some(struct api_connection *c)
     free(c->out);
     c->out = NULL;
     c->length = c->sent = 0;
+    c->served = true;
     return 1;
 }
 
@@ -315,7 +317,7 @@ static bool step(struct api_connection *c, bool *ret_gone)
         return false;
     }
     if (r == 0)
-        wait_for(c, EPOLLIN | EPOLLRDHUP, c->used ? PATIENCE_MS : IDLE_MS);
+        wait_for(c, EPOLLIN | EPOLLRDHUP, c->used || !c->served ? PATIENCE_MS : IDLE_MS);
     return r > 0;
 }
 
@@ -416,7 +418,8 @@ void api_pause(struct daemon *d, bool on)
     for (struct list *link = d->api_connections.next, *next; on && link != &d->api_connections; link = next) {
         struct api_connection *c = list_entry(link, struct api_connection, link);
         next = link->next;
-        if (!c->pending && !c->out && c->used == 0)
+        char byte;
+        if (c->served && !c->pending && !c->out && c->used == 0 && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
             connection_destroy(c);
     }
     if (d->api < 0)

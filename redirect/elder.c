@@ -95,11 +95,13 @@ void elder_add(struct daemon *d, int channel, bool same_form)
         close(channel);
         return;
     }
-    *elder = (struct elder){.daemon = d, .channel = channel, .same_form = same_form, .config = -1, .watch = WATCH_NONE};
+    *elder = (struct elder){
+        .daemon = d, .channel = channel, .same_form = same_form, .config = -1, .watch = WATCH_NONE};
     fd_set_nonblocking(channel);
     list_append(&d->elders, &elder->link);
     d->elder_count++;
-    if (d->heir.step != HEIR_SERVES && watch_start(&d->loop, &elder->watch, channel, EPOLLIN, elder_ready) < 0)
+    if (d->heir.step != HEIR_SERVES &&
+        watch_start(&d->loop, &elder->watch, channel, EPOLLIN, elder_ready) < 0)
         dismiss(elder, "cannot be watched");
 }
 

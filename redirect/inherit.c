@@ -99,8 +99,8 @@ static bool listens_on(int fd, const struct addr *address)
     struct sockaddr_storage own;
     socklen_t length = sizeof(own);
     struct addr a;
-    return getsockname(fd, (struct sockaddr *)&own, &length) == 0 && addr_from_sockaddr((struct sockaddr *)&own, &a) &&
-           addr_equal(&a, address);
+    return getsockname(fd, (struct sockaddr *)&own, &length) == 0 &&
+           addr_from_sockaddr((struct sockaddr *)&own, &a) && addr_equal(&a, address);
 }
 
 int inherited_take_listener(struct inherited *in, const struct addr *address)

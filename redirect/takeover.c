@@ -15,9 +15,10 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define LOOK_MS 5              /* between two looks whether all is quiet: there are many reasons why not, and few upgrades */
-#define QUIET_WAIT_MS 20000    /* longer than any one thing takes */
-#define HEIR_WAIT_MS 60000     /* for its configuration, its worker, its first service */
+#define LOOK_MS \
+    5 /* between two looks whether all is quiet: there are many reasons why not, and few upgrades */
+#define QUIET_WAIT_MS 20000 /* longer than any one thing takes */
+#define HEIR_WAIT_MS 60000  /* for its configuration, its worker, its first service */
 #define SEND_WAIT_MS 5000
 #define ELDER_DRAIN_MS 3600000 /* for flows that were up; under every new policy, so there is no haste */
 #define WORKER_NAME "_worker"
@@ -26,7 +27,8 @@
 
 /* ---- the old one ---- */
 
-static void step_to(struct daemon *d, enum heir_step step, uint64_t wait_ms, void (*expired)(struct loop_timer *timer))
+static void step_to(struct daemon *d, enum heir_step step, uint64_t wait_ms,
+                    void (*expired)(struct loop_timer *timer))
 {
     d->heir.step = step;
     d->heir.timer.expired = expired;
@@ -72,7 +74,8 @@ void heir_give_up(struct daemon *d, const char *why)
     if (step >= HEIR_DRAIN && d->worker.channel < 0)
         daemon_start_worker(d);
     struct error err;
-    if (step == HEIR_SERVES && networks_apply(d, d->snapshot, &err) < 0) /* the heir may have replaced the rules */
+    if (step == HEIR_SERVES &&
+        networks_apply(d, d->snapshot, &err) < 0) /* the heir may have replaced the rules */
         log_error("%s", err.text);
     daemon_reload_if_wanted(d);
 }
@@ -86,7 +89,8 @@ static int heir_send(struct daemon *d, const char *name, const int *fds, size_t 
 {
     int r;
     struct pollfd polled = {.fd = d->heir.fd, .events = POLLOUT};
-    while ((r = fds_send(d->heir.fd, name, strlen(name), fds, count)) == -EAGAIN && poll(&polled, 1, SEND_WAIT_MS) == 1)
+    while ((r = fds_send(d->heir.fd, name, strlen(name), fds, count)) == -EAGAIN &&
+           poll(&polled, 1, SEND_WAIT_MS) == 1)
         ;
     return r;
 }
@@ -128,8 +132,8 @@ static int offer_network(const char *name, const struct capture_sockets *sockets
 static int offer(struct daemon *d)
 {
     char answer[128];
-    snprintf(answer, sizeof(answer), "{\"ok\": true, \"version\": \"%s\", \"message\": %zu}", SALLYPORT_VERSION,
-             sizeof(struct channel_message));
+    snprintf(answer, sizeof(answer), "{\"ok\": true, \"version\": \"%s\", \"message\": %zu}",
+             SALLYPORT_VERSION, sizeof(struct channel_message));
     int r = heir_send(d, answer, NULL, 0);
     if (r == 0)
         r = heir_send(d, INHERITED_STATE, &d->state, 1);
@@ -153,8 +157,10 @@ static int offer(struct daemon *d)
 /* Nothing is under way, so what the heir is given is all there is. */
 static bool quiet(const struct daemon *d)
 {
-    bool worker = d->worker_ready && !d->audit_unsent && !d->changes_unsent && !d->config_serial && d->bundle < 0;
-    return worker && d->api_count == 0 && !d->admin_unsent && !d->loading.running && networks_settled(d) && !d->reload_client && list_empty(&d->changes) && list_empty(&d->jobs) && d->running == 0 &&
+    bool worker =
+        d->worker_ready && !d->audit_unsent && !d->changes_unsent && !d->config_serial && d->bundle < 0;
+    return worker && d->api_count == 0 && !d->admin_unsent && !d->loading.running && networks_settled(d) &&
+           !d->reload_client && list_empty(&d->changes) && list_empty(&d->jobs) && d->running == 0 &&
            list_empty(&d->unsent) && list_empty(&d->unanswered) && d->client_count == (d->heir.asker ? 1 : 0);
 }
 
@@ -242,7 +248,8 @@ void heir_calls(struct client *client)
 {
     struct daemon *d = client_daemon(client);
     if ((d->heir.step != HEIR_NONE && d->heir.step != HEIR_SPAWNED) || d->draining || !d->announced) {
-        client_refuse(client, "busy", "the gateway is being taken over already, or about to start or to end: try again");
+        client_refuse(client, "busy",
+                      "the gateway is being taken over already, or about to start or to end: try again");
         return;
     }
     d->heir.fd = client_detach(client);
@@ -278,7 +285,8 @@ void heir_spawn(struct client *client)
 {
     struct daemon *d = client_daemon(client);
     if (d->heir.step != HEIR_NONE || d->draining || !d->announced) {
-        client_refuse(client, "busy", "the gateway is being taken over already, or about to start or to end: try again");
+        client_refuse(client, "busy",
+                      "the gateway is being taken over already, or about to start or to end: try again");
         return;
     }
     pid_t pid = fork();
@@ -341,8 +349,9 @@ static int read_consent(struct daemon *d, int fd, struct error *err)
     json_t *answer = got > 0 ? json_loadb(text, (size_t)got, 0, NULL) : NULL;
     json_unpack(answer, "{s:b, s?I, s?s}", "ok", &ok, "message", &size, "error", &sentence);
     d->predecessor.same_form = size == (json_int_t)sizeof(struct channel_message);
-    int r = ok ? 0 : error_set(err, EPROTO, "the gateway at %s does not let itself be taken over: %s", d->options->control_path,
-                               got < 0 ? strerror(errno) : sentence);
+    int r = ok ? 0
+               : error_set(err, EPROTO, "the gateway at %s does not let itself be taken over: %s",
+                           d->options->control_path, got < 0 ? strerror(errno) : sentence);
     json_decref(answer);
     return r;
 }
@@ -370,7 +379,8 @@ static int take_state(struct daemon *d, struct error *err)
     _cleanup_fd_ int folder = inherited_take(&d->inherited, INHERITED_STATE);
     if (folder < 0 || fstat(folder, &theirs) < 0 || stat(path, &ours) < 0 || theirs.st_ino != ours.st_ino ||
         theirs.st_dev != ours.st_dev)
-        return error_set(err, EINVAL, "the gateway at %s has another state folder than %s: name its own with --state",
+        return error_set(err, EINVAL,
+                         "the gateway at %s has another state folder than %s: name its own with --state",
                          d->options->control_path, path);
     d->state = fd_steal(&folder);
     return 0;
@@ -388,7 +398,9 @@ int predecessor_ask(struct daemon *d, struct error *err)
     while (r == 0 && (r = read_descriptors(d, d->predecessor.fd)) == 1)
         r = 0;
     if (r < 0)
-        return err->code ? r : error_errno(err, -r, "the gateway at %s does not hand over what it has", d->options->control_path);
+        return err->code ? r
+                         : error_errno(err, -r, "the gateway at %s does not hand over what it has",
+                                       d->options->control_path);
     fd_set_nonblocking(d->predecessor.fd);
     d->predecessor.step = PREDECESSOR_ASKED;
     return take_state(d, err);

@@ -37,11 +37,16 @@ class Foreign:
     def __init__(self, pid):
         self.pid, self.fd = pid, os.pidfd_open(pid)
 
+    def _ended(self, seconds):
+        ended = select.poll()
+        ended.register(self.fd, select.POLLIN)
+        return bool(ended.poll(seconds * 1000))
+
     def poll(self):
-        return 0 if select.select([self.fd], [], [], 0)[0] else None
+        return 0 if self._ended(0) else None
 
     def wait(self, timeout=TIMEOUT):
-        if not select.select([self.fd], [], [], timeout)[0]:
+        if not self._ended(timeout):
             raise subprocess.TimeoutExpired(str(self.pid), timeout)
         return 0
 
