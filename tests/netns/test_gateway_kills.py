@@ -3,6 +3,7 @@ import os
 import random
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import threading
@@ -246,3 +247,34 @@ def test_a_thousand_containers(gateway, crowd):
     wait_until(lambda: len(gateway.told("ps")) == 2, "the end of the others", 30)
     assert len(list(gateway.state.glob("many-*"))) == 0
     assert first.curl("https://allowed.example/").returncode == 0
+
+
+# --- the state folder ----------------------------------------------------------------------------------------------
+
+def test_without_its_state_folder_nothing_new_is_promised(gateway):
+    """What could not be found again after a restart is not enrolled; who is there is served on, whatever happens next."""
+    stays, comes = gateway.container("--policy", "agents"), gateway.container(enroll=False)
+    shutil.rmtree(gateway.state)
+    done = gateway.ask("enroll", "--pid", comes.pid, "--id", comes.id, "--policy", "agents")
+    assert done.returncode == 1 and "state file" in done.stderr, done
+    assert comes.links() == {"lo"} and comes.ruleset() == "" and comes.sockets() == 0
+    gateway.await_new_worker(gateway.kill_worker(), seconds=10)
+    assert stays.curl("https://allowed.example/").returncode == 0 and gateway.ask("verify", stays.id).returncode == 0
+    gateway.write_policy('policies: {agents: {allow: [allowed.example, "tcp://ssh.example:2222"]}}\n')
+    gateway.told("reload")
+    assert "2222" in stays.ruleset() and "state file" in gateway.log()
+    done = gateway.ask("upgrade")  # into a folder that is there no more: not taken over
+    assert done.returncode == 1 and stays.curl("https://allowed.example/").returncode == 0
+    assert gateway.ask("withdraw", stays.id).returncode == 0 and stays.links() == {"lo"}
+
+
+def test_a_read_only_state_folder_promises_nothing_new(gateway):
+    stays, comes = gateway.container("--policy", "agents"), gateway.container(enroll=False)
+    gateway.stop()
+    story = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
+    gateway.command = lambda ask=gateway.command: ["unshare", "--mount", "sh", "-c", story, "sh", str(gateway.state), *ask()]
+    gateway.start()
+    assert stays.curl("https://allowed.example/").returncode == 0 and gateway.ask("verify", stays.id).returncode == 0
+    done = gateway.ask("enroll", "--pid", comes.pid, "--id", comes.id, "--policy", "agents")
+    assert done.returncode == 1 and "Read-only file system" in done.stderr, done
+    assert comes.links() == {"lo"} and comes.ruleset() == ""
