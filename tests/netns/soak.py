@@ -203,6 +203,8 @@ def judge(report):
     killed = counts["workers killed"] + counts["monitors killed"]
     if report["without an end"] and not killed:
         wrong.append(f"{report['without an end']} flows have no end")
+    if report["runs of numbers"] > killed + 1:  # a worker counts from where it begins
+        wrong.append(f"gaps in the numbers of the log: {report['runs of numbers']} runs, for {killed} deaths")
     if report["torn"] > killed:
         wrong.append(f"{report['torn']} torn lines, for {killed} deaths")
     (first_size, first_fds, first_monitor, first_monitor_fds), (size, fds, monitor, monitor_fds) = report["sizes"][1], report["sizes"][-1]

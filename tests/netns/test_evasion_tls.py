@@ -14,6 +14,7 @@ from hellos import (ECH_GREASE, GREASE, MODERN, ONLY_13, entry, extension, hands
 from origins import address
 
 ALLOWED = "allowed.example"
+pytestmark = pytest.mark.smoke
 SPEAK = r"""
 import json, socket, sys, time
 for story, pieces in json.load(sys.stdin).items():

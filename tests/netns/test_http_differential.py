@@ -9,6 +9,8 @@ import re
 import socket
 import threading
 
+import pytest
+
 from test_exec_redteam import SMUGGLED
 from test_http import ACCEPTED, FAULTS, get
 from origins import address
@@ -169,6 +171,7 @@ def mutate(data, chance):
     return bytes(data)
 
 
+@pytest.mark.smoke
 def test_nginx_sees_the_hosts_that_the_gate_let_pass(lab):
     chance = random.Random(20261129)  # the same streams in every run
     base = seeds()
