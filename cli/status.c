@@ -45,7 +45,7 @@ static json_int_t number(const json_t *answer, const char *key)
 
 static void print(const json_t *answer, bool ready)
 {
-    json_int_t restarts = number(answer, "worker_restarts");
+    json_int_t restarts = number(answer, "worker_restarts"), draining = number(answer, "draining_workers");
     printf("%s: policy %s, containers %" JSON_INTEGER_FORMAT ", flows %" JSON_INTEGER_FORMAT "\n", ready ? "ready" : "not ready",
            json_string_value(json_object_get(answer, "policy_version")), number(answer, "containers"), number(answer, "flows_active"));
     printf("sallyport %s: monitor %" JSON_INTEGER_FORMAT ", worker %" JSON_INTEGER_FORMAT,
@@ -53,6 +53,8 @@ static void print(const json_t *answer, bool ready)
     if (restarts)
         printf(", which was replaced %" JSON_INTEGER_FORMAT " time%s", restarts, restarts == 1 ? "" : "s");
     putchar('\n');
+    if (draining)
+        printf("%" JSON_INTEGER_FORMAT " worker%s of before an upgrade still with flows\n", draining, draining == 1 ? "" : "s");
     if (json_is_true(json_object_get(answer, "audit_failing")))
         printf("the audit file cannot be written: no new flow is let through, unless on_full is drop\n");
     if (json_is_true(json_object_get(answer, "reload_failed")))
