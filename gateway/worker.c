@@ -470,7 +470,7 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     w->admin_listener = -1;
     w->limits = config_limits(w->snapshot);
     w->audit_only = options->audit_only;
-    w->metrics = options->metrics ? &options->metrics->workers[0] : &uncounted;
+    w->metrics = options->metrics ? metrics_worker_slot(options->metrics) : &uncounted;
     metrics_worker_start(w->metrics);
     w->descriptors = raise_descriptor_limit();
     w->flow_limit = flow_limit(w);

@@ -186,6 +186,8 @@ static void start_worker(struct daemon *d)
     fd_close(&d->bundle); /* it has that by the fork */
     d->audit_unsent = d->changes_unsent = false;
     d->admin_unsent = d->admin >= 0;
+    if (list_empty(&d->elders) && d->predecessor.step == PREDECESSOR_NONE)
+        metrics_elders_gone(d->options->metrics);
     loading_before_fork(&d->loading);
     int r = worker_process_start(&d->worker, o->worker, o->worker_arg, d->audit, &d->mask_before, &err);
     if (r < 0) {
@@ -224,6 +226,8 @@ int daemon_release_worker(struct daemon *d)
 
 void daemon_elder_gone(struct daemon *d)
 {
+    if (list_empty(&d->elders))
+        metrics_elders_gone(d->options->metrics);
     if (d->draining && d->worker.pid < 0 && list_empty(&d->elders))
         daemon_stop(d, 0);
 }
@@ -241,20 +245,21 @@ static void worker_died(struct daemon *d, int status)
     loop_timer_stop(&d->worker_timer);
     worker_process_died(&d->worker);
     d->worker_ready = false;
-    metric_set(&d->options->metrics->worker_ready, 0);
     if (d->draining) {
         daemon_elder_gone(d);
         return;
     }
     if (heir_worker_ended(d, status))
         return;
+    metric_set(&d->options->metrics->worker_ready, 0);
     if (never_ready) {
         log_error("the worker ended at its start");
         daemon_stop(d, 1);
         return;
     }
     worker_process_log_death(&d->worker, status);
-    metric_set(&d->options->metrics->worker_restarts, ++d->worker_restarts);
+    d->worker_restarts++;
+    metric_add(&d->options->metrics->worker_restarts, 1);
     each_enrolment(d, enrolment_worker_died);
     networks_worker_died(d);
     d->config_serial = 0;
@@ -708,7 +713,8 @@ static int open_control(struct daemon *d, struct error *err)
 void daemon_maybe_announce(struct daemon *d)
 {
     bool settled = d->adopting == 0 && networks_settled(d);
-    metric_set(&d->options->metrics->worker_ready, d->worker_ready && (d->announced || settled));
+    if (d->predecessor.step == PREDECESSOR_NONE) /* until then it is the predecessor's word */
+        metric_set(&d->options->metrics->worker_ready, d->worker_ready && (d->announced || settled));
     if (d->announced || !d->worker_ready || !settled)
         return;
     if (d->predecessor.step != PREDECESSOR_NONE) {

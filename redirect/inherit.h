@@ -10,6 +10,7 @@
 #define INHERITED_CONTROL "_control" /* the control socket, listening */
 #define INHERITED_API "_api"         /* that of the HTTP API */
 #define INHERITED_LISTENER "_listener" /* on an address of the host: the admin endpoint's, published ports */
+#define INHERITED_METRICS "_metrics" /* the page they are counted in */
 #define INHERITED_STATE "_state"     /* the state folder, and the lock on it */
 
 struct inherited_fd {

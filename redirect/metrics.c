@@ -1,11 +1,15 @@
 #include "redirect/metrics.h"
 
+#include "base/fds.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define COUNT(array) (sizeof(array) / sizeof(*(array)))
@@ -14,11 +18,21 @@
 
 /* ---- the page ---- */
 
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+static int page = -1; /* one a process */
+
 struct metrics *metrics_create(void)
 {
-    struct metrics *metrics = mmap(NULL, sizeof(*metrics), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (metrics == MAP_FAILED)
+    struct metrics *metrics = MAP_FAILED;
+    page = memfd_create("sallyport-metrics", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (page >= 0 && ftruncate(page, sizeof(*metrics)) == 0 && fcntl(page, F_ADD_SEALS, SEALS) == 0)
+        metrics = mmap(NULL, sizeof(*metrics), PROT_READ | PROT_WRITE, MAP_SHARED, page, 0);
+    if (metrics == MAP_FAILED) {
+        fd_close(&page);
         return NULL;
+    }
+    metric_set(&metrics->form, METRICS_FORM);
     metric_set(&metrics->started_s, (uint64_t)time(NULL));
     metric_set(&metrics->reload_s, (uint64_t)time(NULL));
     return metrics;
@@ -28,6 +42,47 @@ void metrics_destroy(struct metrics *metrics)
 {
     if (metrics)
         munmap(metrics, sizeof(*metrics));
+    fd_close(&page);
+}
+
+int metrics_descriptor(void)
+{
+    return page;
+}
+
+bool metrics_adopt(struct metrics *metrics, int fd)
+{
+    _cleanup_fd_ int other = fd;
+    struct stat status;
+    uint64_t form = 0;
+    int seals = fcntl(other, F_GET_SEALS);
+    if (seals < 0 || (seals & SEALS) != SEALS || fstat(other, &status) < 0 || status.st_size != sizeof(*metrics) ||
+        pread(other, &form, sizeof(form), offsetof(struct metrics, form)) != sizeof(form) || form != METRICS_FORM)
+        return false;
+    if (mmap(metrics, sizeof(*metrics), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, other, 0) == MAP_FAILED)
+        return false;
+    fd_close(&page);
+    page = fd_steal(&other);
+    metric_add(&metrics->generation, 1);
+    return true;
+}
+
+void metrics_detach(struct metrics *metrics)
+{
+    /* Should there be no memory for it, the old one stays: two write a few gauges. */
+    (void)!mmap(metrics, sizeof(*metrics), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
+struct metrics_worker *metrics_worker_slot(struct metrics *metrics)
+{
+    return &metrics->workers[metric_get(&metrics->generation) % METRICS_WORKERS];
+}
+
+void metrics_elders_gone(struct metrics *metrics)
+{
+    for (size_t i = 0; i < METRICS_WORKERS; i++)
+        if (&metrics->workers[i] != metrics_worker_slot(metrics))
+            metrics_worker_start(&metrics->workers[i]);
 }
 
 void metrics_worker_start(struct metrics_worker *worker)

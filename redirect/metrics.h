@@ -1,8 +1,9 @@
 /*
  * What the gateway counts, and how it tells: OpenMetrics text.
  *
- * Counters live in a page that the monitor makes and every worker inherits by its fork. So they outlive a worker, never go
- * backwards while the monitor lives, and can be read by either process. Each value has one writer, the loop of the worker whose
+ * Counters live in a page that the monitor makes and every worker inherits by its fork. So they outlive a worker, and can be
+ * read by either process. A gateway that takes another's place takes its page over (metrics_adopt), if it has the same form: so
+ * they go on, and what the old worker's flows still do is counted. Each value has one writer, the loop of the worker whose
  * slot it is in (or the monitor); so counting is a load and a store, without a lock or a system call. Readers see each value
  * whole, and different values a little apart.
  *
@@ -91,17 +92,29 @@ struct metrics_worker {
 #define METRICS_WORKERS 8
 
 struct metrics {
+    metric form; /* METRICS_FORM: another program may have other fields */
+    metric generation; /* counts the gateways that had the page: which slot is the worker's */
     /* the monitor's */
     metric containers, worker_restarts, worker_ready, started_s;
     metric reloads, reloads_failed, reload_failed_last, reload_s; /* when a policy last came into force */
     struct metrics_worker workers[METRICS_WORKERS];
 };
 
-/* A page shared with every child. NULL when out of memory. */
+#define METRICS_LAYOUT 1u /* another number when a field changes its meaning or its place */
+#define METRICS_FORM ((uint64_t)METRICS_LAYOUT << 32 | sizeof(struct metrics))
+
+/* A page shared with every child; one a process. NULL when out of memory. */
 struct metrics *metrics_create(void);
 void metrics_destroy(struct metrics *metrics); /* accepts NULL */
+int metrics_descriptor(void); /* of the memory file, for who takes our place; stays ours. -1: there is no page */
+/* In the place of our page comes that of the gateway before us. False, and nothing changed, when it has another form. */
+bool metrics_adopt(struct metrics *metrics, int fd);
+void metrics_detach(struct metrics *metrics); /* it is another's now: what we still write is seen by nobody */
+/* Our worker's slot: another one after each change of hands, for the old worker counts on in its own. */
+struct metrics_worker *metrics_worker_slot(struct metrics *metrics);
 /* A worker takes its slot over from the one that was there before. */
 void metrics_worker_start(struct metrics_worker *worker);
+void metrics_elders_gone(struct metrics *metrics); /* no worker but ours is left, whatever their gauges say */
 
 void metrics_observe_sniff(struct metrics_worker *worker, uint64_t ns);
 void metrics_observe_setup(struct metrics_worker *worker, uint64_t ns);

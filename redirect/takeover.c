@@ -138,6 +138,8 @@ static int offer(struct daemon *d)
     if (r == 0)
         r = heir_send(d, INHERITED_STATE, &d->state, 1);
     if (r == 0)
+        r = heir_send(d, INHERITED_METRICS, (int[]){metrics_descriptor()}, 1);
+    if (r == 0)
         r = heir_send(d, INHERITED_CONTROL, &d->listener, 1);
     if (r == 0 && d->api >= 0)
         r = heir_send(d, INHERITED_API, &d->api, 1);
@@ -221,6 +223,7 @@ static void depart(struct daemon *d)
         kill(heir.pid, SIGHUP);
     client_answer(d->heir.asker, json_pack("{s:i}", "monitor", (int)heir.pid));
     d->heir.asker = NULL;
+    metrics_detach(d->options->metrics);
     fd_close(&d->listener); /* the paths are the heir's */
     fd_close(&d->api);
     heir_forget(d);
@@ -401,6 +404,9 @@ int predecessor_ask(struct daemon *d, struct error *err)
         return err->code ? r
                          : error_errno(err, -r, "the gateway at %s does not hand over what it has",
                                        d->options->control_path);
+    int page = inherited_take(&d->inherited, INHERITED_METRICS);
+    if (page >= 0 && !metrics_adopt(d->options->metrics, page))
+        log_info("metrics begin anew: the gateway before this one counted others");
     fd_set_nonblocking(d->predecessor.fd);
     d->predecessor.step = PREDECESSOR_ASKED;
     return take_state(d, err);

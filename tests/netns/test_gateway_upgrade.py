@@ -13,7 +13,10 @@ import pytest
 
 from gateway_fixtures import POLICY, gateway, make_gateway  # noqa: F401
 from lab import TIMEOUT, wait_until
+from metrics import Endpoint, value
+from origins import address
 from service_manager import ManagedGateway
+from test_admin import PLAIN
 from test_gateway_daemon import ask_again, hold_flow
 from test_publish import CALL, enroll, serve
 
@@ -143,6 +146,59 @@ def test_nothing_is_lost_under_load(gateway):
         load.end()
     out, err = download.communicate(timeout=TIMEOUT)
     assert out.split()[0] == hashlib.sha256(noise).hexdigest(), err
+
+
+def test_metrics_go_on_over_an_upgrade(make_gateway, lab):
+    """One page for both workers: counters go on, and what the old worker's flows still do is counted; ready all the time."""
+    gateway = make_gateway(settings=PLAIN)
+    endpoint, box = Endpoint(gateway), gateway.container("--policy", "agents")
+    flow = hold_flow(box)
+    assert box.curl("https://denied.example/", "--resolve", f"denied.example:443:{address('denied.example')}").returncode != 0
+    before = endpoint.metrics()
+    assert value(before, "flows_active") == 1
+    ready, ended = [], threading.Event()
+
+    def watch():
+        while not ended.is_set():
+            ready.append(endpoint.status("/readyz"))
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(2):
+        upgrade(gateway)
+    ended.set()
+    watcher.join()
+    assert set(ready) == {200}, ready
+    after = endpoint.metrics()
+    for (name, labels), number in before.items():
+        if name.endswith(("_total", "_count", "_bucket")):
+            assert after[name, labels] >= number, name
+    assert value(after, "flows_active") == 1 and value(after, "containers") == 1 and value(after, "worker_restarts_total") == 0
+    up = value(after, "transferred_bytes_total", direction="up")
+    assert ask_again(flow) == "HTTP/1.1 200 OK"
+    assert value(endpoint.metrics(), "transferred_bytes_total", direction="up") > up  # by the worker of two gateways ago
+    assert box.curl("https://allowed.example/").returncode == 0
+    flow.stdin.close()
+    assert flow.wait(10) == 0
+    await_elders(gateway, 0)
+    wait_until(lambda: value(endpoint.metrics(), "flows_active") == 0, "no flow is up any more")
+    counted = endpoint.metrics()
+    assert value(counted, "flows_total") == 3
+    gateway.await_event(lambda events: len(events) == value(counted, "audit_events_total"))
+    events = gateway.audit(complete=False)  # of three workers, each with a sequence of its own
+    assert value(counted, "transferred_bytes_total", direction="down") == sum(
+        event.get("destination.bytes", 0) for event in events if event["event.action"] == "flow-ended")
+
+
+def test_an_old_worker_that_is_killed_leaves_no_flows_in_the_metrics(make_gateway):
+    gateway = make_gateway(settings=PLAIN)
+    endpoint, box = Endpoint(gateway), gateway.container("--policy", "agents")
+    flow, old = hold_flow(box), gateway.worker()
+    upgrade(gateway)
+    assert value(endpoint.metrics(), "flows_active") == 1
+    os.kill(old, signal.SIGKILL)
+    await_elders(gateway, 0)
+    wait_until(lambda: value(endpoint.metrics(), "flows_active") == 0, "the flow forgotten")
+    flow.kill()
 
 
 def test_requests_wait_while_it_changes_hands(gateway):

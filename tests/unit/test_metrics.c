@@ -153,6 +153,62 @@ static void test_a_child_counts_in_the_same_page(void **state)
     assert_line(m, "sallyport_dns_cache_hits_total 11");
 }
 
+/* As the gateway that takes another's place does it, in a process of its own. */
+static void take_over(int fd, bool same_form)
+{
+    struct metrics *mine = metrics_create();
+    metric_add(&mine->workers[0].flows, 1000);
+    if (metrics_adopt(mine, fd) != same_form)
+        _exit(1);
+    if (!same_form)
+        _exit(metric_get(&mine->workers[0].flows) == 1000 && metrics_worker_slot(mine) == &mine->workers[0] ? 0 : 2);
+    struct metrics_worker *slot = metrics_worker_slot(mine);
+    if (slot != &mine->workers[1] || metric_get(&mine->workers[0].flows) != 5)
+        _exit(3);
+    metric_add(&slot->flows, 2);
+    metric_set(&slot->flows_active, 2);
+    _exit(0);
+}
+
+static int in_a_child(int fd, bool same_form)
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        take_over(fd, same_form);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void test_another_gateway_takes_the_page_over(void **state)
+{
+    struct metrics *m = *state;
+    metric_add(&m->workers[0].flows, 5);
+    metric_set(&m->workers[0].flows_active, 1);
+    assert_int_equal(in_a_child(metrics_descriptor(), true), 0);
+    assert_line(m, "sallyport_flows_total 7");
+    assert_line(m, "sallyport_flows_active 3");
+    metrics_elders_gone(m); /* the slot is the child's now, so it is the first worker's that is empty */
+    assert_line(m, "sallyport_flows_total 7");
+    assert_line(m, "sallyport_flows_active 2");
+    metrics_detach(m);
+    metric_add(&m->workers[0].flows, 100); /* seen by nobody */
+    assert_line(m, "sallyport_flows_total 100");
+}
+
+static void test_a_page_of_another_form_is_not_taken(void **state)
+{
+    struct metrics *m = *state;
+    int fds[2];
+    metric_set(&m->form, METRICS_FORM + ((uint64_t)1 << 32));
+    assert_int_equal(in_a_child(metrics_descriptor(), false), 0);
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(in_a_child(fds[0], false), 0);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static bool is_name(const char *text, size_t length)
 {
     return length > 10 && !strncmp(text, "sallyport_", 10) && strspn(text, "abcdefghijklmnopqrstuvwxyz_") == length;
@@ -207,6 +263,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_errors_of_origins_have_a_word, make, drop),
         cmocka_unit_test_setup_teardown(test_a_new_worker_keeps_counters_and_starts_gauges_anew, make, drop),
         cmocka_unit_test_setup_teardown(test_a_child_counts_in_the_same_page, make, drop),
+        cmocka_unit_test_setup_teardown(test_another_gateway_takes_the_page_over, make, drop),
+        cmocka_unit_test_setup_teardown(test_a_page_of_another_form_is_not_taken, make, drop),
         cmocka_unit_test_setup_teardown(test_the_text_is_well_formed, make, drop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
