@@ -107,7 +107,7 @@ static int answer_metrics(struct connection *c, bool plain, bool with_body)
 static const char *why_not_ready(const struct admin *admin)
 {
     const struct worker *w = admin->worker;
-    if (w->draining || w->finishing)
+    if ((w->draining && !w->yielding) || w->finishing) /* what yields has a successor that serves */
         return "not ready: the gateway is about to end";
     if (!audit_ready(w->audit))
         return "not ready: the audit log cannot be written, or not fast enough";

@@ -255,6 +255,8 @@ static bool take_request(struct api_connection *c)
         break;
     }
     loop_timer_stop(&c->timer);
+    if (c->daemon->api_watch.fd < 0) /* paused: the next request is another monitor's */
+        c->closing = true;
     take(c, &request);
     size_t whole = request.head_length + request.body_length;
     c->used -= whole;

@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 
 import pytest
 
@@ -13,6 +14,7 @@ from gateway_fixtures import gateway, make_gateway  # noqa: F401
 from lab import ORDINARY_USER, wait_until
 from metrics import parse, value
 from origins import address
+from test_gateway_upgrade import upgrade
 
 
 def curl(gateway, method, path, body=None, *options):
@@ -297,3 +299,31 @@ def test_it_ends_while_a_request_waits(gateway):
     client.sendall(b"POST /v1/containers HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     assert gateway.stop() == 0
     client.close()
+
+
+def test_nobody_is_reset_while_the_gateway_changes_hands(gateway):
+    """Who has connected is answered, by the one or the other: clients without a pause, over several upgrades."""
+    failed, ended, done = [], threading.Event(), [0, 0]
+
+    def ask(i):
+        while not ended.is_set():
+            client = connect(gateway)
+            try:
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                if not until_closed(client).endswith(b"ok\n"):
+                    failed.append("no answer")
+            except OSError as problem:
+                failed.append(repr(problem))
+            client.close()
+            done[i] += 1
+    clients = [threading.Thread(target=ask, args=(i,)) for i in range(2)]
+    for client in clients:
+        client.start()
+    for _ in range(6):
+        goal = [count + 20 for count in done]
+        wait_until(lambda: failed or all(count >= least for count, least in zip(done, goal)), "answers", 30)
+        upgrade(gateway)
+    ended.set()
+    for client in clients:
+        client.join()
+    assert not failed, failed[:3]
