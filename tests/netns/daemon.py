@@ -5,6 +5,7 @@
 import json
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -49,6 +50,10 @@ class Container(Namespace):
 
     def ruleset(self):
         return self.output("nft", "list", "ruleset")
+
+    def rules(self):
+        """The ruleset without what it has counted."""
+        return re.sub(r"counter packets \d+ bytes \d+", "counter", self.ruleset())
 
     def links(self):
         return {line.split()[0].split("@")[0] for line in self.output("ip", "-br", "link").splitlines()}

@@ -41,9 +41,9 @@ def states(gateway):
 
 def test_the_second_one_shares_what_is_captured(gateway, pair):
     first, second = pair
-    before = first.ruleset()
+    before = first.rules()
     assert enroll(gateway, second).returncode == 0
-    assert first.ruleset() == before and states(gateway) == {"box-1": "served", "second": "shared"}
+    assert first.rules() == before and states(gateway) == {"box-1": "served", "second": "shared"}
     assert [one["shares"] for one in gateway.told("ps") if one["id"] == "second"] == ["box-1"]
     assert gateway.ask("verify", "second").returncode == 0
     second.end()
