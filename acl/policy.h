@@ -127,6 +127,8 @@ bool acl_policy_names_network(const struct acl_policy *policy, const struct addr
 /* The same, for rules of one protocol and the destination's port. */
 bool acl_policy_names_network_for(const struct acl_policy *policy, enum acl_protocol protocol,
                                   const struct addr *destination);
+/* The same, by a rule that names this address and no other. */
+bool acl_policy_names_host(const struct acl_policy *policy, enum acl_protocol protocol, const struct addr *destination);
 
 /* What is expected on a TCP port: what its *allow* rules promise (a port that only deny rules name is closed anyway).
  * Several bits may be set. 80 is always HTTP, 443 always TLS. Ready after seal. */

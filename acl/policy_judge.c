@@ -269,25 +269,33 @@ struct acl_verdict acl_policy_judge_address(const struct acl_policy *policy, con
     return acl_policy_judge_address_for(policy, ACL_TCP, destination);
 }
 
-static bool names_network(const struct acl_policy *policy, const struct addr *destination, struct query *q)
+/* `whole`: only a network of one address counts. */
+static bool names_network(const struct acl_policy *policy, const struct addr *destination, bool whole, struct query *q)
 {
     const struct addr a = unmapped(destination);
     if (a.family != AF_INET && a.family != AF_INET6)
         return false;
     q->question = ASK_NETWORK;
     q->port = a.port;
-    return decide_address(policy, &a, 1, q).rule != NULL;
+    unsigned shortest = !whole ? 1 : a.family == AF_INET ? 32 : 128;
+    return decide_address(policy, &a, shortest, q).rule != NULL;
 }
 
 bool acl_policy_names_network(const struct acl_policy *policy, const struct addr *destination)
 {
     struct query q = {.protocol = ACL_TCP, .any_protocol = destination->port == 0};
-    return names_network(policy, destination, &q);
+    return names_network(policy, destination, false, &q);
 }
 
 bool acl_policy_names_network_for(const struct acl_policy *policy, enum acl_protocol protocol,
                                   const struct addr *destination)
 {
     struct query q = {.protocol = protocol};
-    return names_network(policy, destination, &q);
+    return names_network(policy, destination, false, &q);
+}
+
+bool acl_policy_names_host(const struct acl_policy *policy, enum acl_protocol protocol, const struct addr *destination)
+{
+    struct query q = {.protocol = protocol, .any_protocol = protocol == ACL_TCP && destination->port == 0};
+    return names_network(policy, destination, true, &q);
 }

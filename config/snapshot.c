@@ -292,6 +292,14 @@ bool config_destination_allowed(const struct config_snapshot *snapshot, const st
     return false;
 }
 
+bool config_destination_named(const struct config_snapshot *snapshot, const struct addr *a)
+{
+    for (size_t i = 0; i < snapshot->destination_count; i++)
+        if (addr_equal_ip(&snapshot->destinations[i].base, a) && snapshot->destinations[i].length == (a->family == AF_INET ? 32 : 128))
+            return true;
+    return false;
+}
+
 const char *config_version(const struct config_snapshot *snapshot)
 {
     return snapshot->version;

@@ -170,6 +170,8 @@ void config_each_assignment(const struct config_snapshot *snapshot,
 const struct cidr *config_destinations(const struct config_snapshot *snapshot, size_t *ret_count);
 /* Is this address inside `destinations.allow`? */
 bool config_destination_allowed(const struct config_snapshot *snapshot, const struct addr *a);
+/* Is this very address listed there, as a network of one? */
+bool config_destination_named(const struct config_snapshot *snapshot, const struct addr *a);
 /* Version of what was loaded, for rule.version: first 12 hex digits of a hash of the text. */
 const char *config_version(const struct config_snapshot *snapshot);
 /* The same without run-time changes: equal for equal files. */

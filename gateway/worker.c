@@ -48,42 +48,61 @@ bool worker_only_records(const struct worker *worker, const struct acl_policy *p
     return worker->audit_only || acl_policy_mode(policy) == ACL_MODE_AUDIT;
 }
 
-/* What is known without asking the kernel: false when that is left to do. `named`: a rule names its network. */
-static bool guard_by_range(const struct worker *worker, bool named, const struct addr *address,
-                           const char **ret_range)
-{
-    enum acl_guard_class class = acl_guard_classify(address);
-    bool opened = class != ACL_GUARD_NEVER && (named || config_destination_allowed(worker->snapshot, address));
-    *ret_range = class == ACL_GUARD_PUBLIC || opened ? NULL : acl_guard_range_name(address);
-    return *ret_range || opened;
-}
+#define OWN_MACHINE "an address of the gateway's own machine"
 
-const char *worker_guard_for(const struct worker *worker, const struct acl_policy *policy, enum acl_protocol protocol,
+/* A rule or the configuration names a network that holds it: that opens private ranges. */
+static bool named_by_network(const struct worker *w, const struct acl_policy *policy, enum acl_protocol protocol,
                              const struct addr *address)
 {
-    const char *range;
-    bool named = protocol == ACL_TCP ? acl_policy_names_network(policy, address) /* without a port, for any */
-                                     : acl_policy_names_network_for(policy, protocol, address);
-    if (guard_by_range(worker, named, address, &range))
-        return range;
-    return own_address_is(worker->routes, address) ? "an address of the gateway's own machine" : NULL;
+    return config_destination_allowed(w->snapshot, address) ||
+           (protocol == ACL_TCP ? acl_policy_names_network(policy, address) /* without a port, for any */
+                                : acl_policy_names_network_for(policy, protocol, address));
 }
 
-const char *worker_guard(const struct worker *worker, const struct acl_policy *policy,
+/* They name the very address: that opens an address of our own machine, too, whose services a network that happens to hold it
+ * was not meant to open. */
+static bool named_itself(const struct worker *w, const struct acl_policy *policy, enum acl_protocol protocol,
                          const struct addr *address)
+{
+    return config_destination_named(w->snapshot, address) || acl_policy_names_host(policy, protocol, address);
+}
+
+/* The kernel is asked each time for a public address. In ranges that were opened it may be a second old. */
+static bool is_own(struct worker *w, const struct addr *address, bool lately)
+{
+    return lately ? own_address_is_lately(&w->own_addresses, w->routes, address, uv_now(&w->loop))
+                  : own_address_is(w->routes, address);
+}
+
+static const char *guard(struct worker *w, const struct acl_policy *policy, enum acl_protocol protocol,
+                         const struct addr *address, bool lately)
+{
+    enum acl_guard_class class = acl_guard_classify(address);
+    bool opened = class != ACL_GUARD_NEVER && named_by_network(w, policy, protocol, address);
+    if (class != ACL_GUARD_PUBLIC && !opened)
+        return acl_guard_range_name(address);
+    if (!is_own(w, address, lately || opened))
+        return NULL;
+    return opened && named_itself(w, policy, protocol, address) ? NULL : OWN_MACHINE;
+}
+
+const char *worker_guard_for(struct worker *worker, const struct acl_policy *policy, enum acl_protocol protocol,
+                             const struct addr *address)
+{
+    return guard(worker, policy, protocol, address, false);
+}
+
+const char *worker_guard(struct worker *worker, const struct acl_policy *policy, const struct addr *address)
 {
     return worker_guard_for(worker, policy, ACL_TCP, address);
 }
 
 bool worker_may_answer(struct worker *worker, const struct acl_policy *policy, const struct addr *address)
 {
-    const char *range;
-    if (guard_by_range(worker, acl_policy_names_network(policy, address), address, &range))
-        return range == NULL;
-    return !own_address_is_lately(&worker->own_addresses, worker->routes, address, uv_now(&worker->loop));
+    return guard(worker, policy, ACL_TCP, address, true) == NULL;
 }
 
-bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy, const struct addr *address)
+bool worker_may_dial(struct worker *worker, const struct acl_policy *policy, const struct addr *address)
 {
     return worker_guard(worker, policy, address) == NULL;
 }

@@ -151,13 +151,13 @@ void worker_answer(struct worker *worker, uint32_t serial, int code);
 bool worker_only_records(const struct worker *worker, const struct acl_policy *policy);
 /* May an upstream socket go to this address? The guard (DESIGN section 6) with what config and policy open, and the
  * addresses of our own machine. NULL: it may; else what it is, a static string. */
-const char *worker_guard(const struct worker *worker, const struct acl_policy *policy, const struct addr *address);
+const char *worker_guard(struct worker *worker, const struct acl_policy *policy, const struct addr *address);
 /* The same of an address that is only told to a container: what the kernel said of it may be a second old. */
 bool worker_may_answer(struct worker *worker, const struct acl_policy *policy, const struct addr *address);
 /* The same for UDP or ICMP, which the rules of that protocol open networks for. */
-const char *worker_guard_for(const struct worker *worker, const struct acl_policy *policy, enum acl_protocol protocol,
+const char *worker_guard_for(struct worker *worker, const struct acl_policy *policy, enum acl_protocol protocol,
                              const struct addr *address);
-bool worker_may_dial(const struct worker *worker, const struct acl_policy *policy, const struct addr *address);
+bool worker_may_dial(struct worker *worker, const struct acl_policy *policy, const struct addr *address);
 /* An event with what all events of a capture share. */
 struct audit_event worker_event(const struct worker *worker, const struct capture *capture,
                                 const struct acl_policy *policy);

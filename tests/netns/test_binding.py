@@ -95,3 +95,16 @@ def test_an_allowed_name_does_not_lead_to_the_gateways_own_machine(lab, device):
     lab.host.run("ip", "addr", "del", "203.0.114.9/32", "dev", device)
     assert "destination_guarded (an address of the gateway's own machine)" in run.out
     assert run.audit.reasons() == {"destination_guarded"}
+
+
+@pytest.mark.parametrize("listed, reason", [("203.0.114.0/24", "destination_guarded"), ("203.0.114.9", "connect_failed")])
+@pytest.mark.parametrize("by", ["destinations", "rule"])
+def test_a_network_that_is_opened_does_not_open_the_gateways_own_machine(lab, listed, reason, by):
+    """Only its address by itself does; nothing listens there, so then it is a connection that fails."""
+    lab.host.run("ip", "addr", "replace", "203.0.114.9/32", "dev", "lo")
+    rules = '[own.example]' if by == "destinations" else f'["{listed}:80"]'
+    policy = lab.config(f'version: 1\ndestinations: {{allow: [{listed if by == "destinations" else "192.0.2.1"}]}}\n'
+                        f'policies: {{story: {{allow: {rules}, bind: "off"}}}}\n')
+    run = lab.exec([*CURL, "--resolve", "own.example:80:203.0.114.9", "http://own.example/"], config=policy)
+    lab.host.run("ip", "addr", "del", "203.0.114.9/32", "dev", "lo")
+    assert run.audit.reasons() == {reason}, run.out
