@@ -54,8 +54,9 @@ def test_the_daemon_set_holds_together(binary, yaml):
 
 
 def test_the_page_s_files_are_valid(binary, yaml, tmp_path):
-    policy, compose = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
+    policy, compose, networks = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.S)
     check_policy(binary, policy, tmp_path)
+    check_policy(binary, "version: 1\npolicies: {agents: {}}\n" + networks, tmp_path)  # what it shows is part of a file
     assert yaml.safe_load(compose)["services"]["agent"]["runtime"] == "sallyport"
 
 
