@@ -23,7 +23,7 @@ int tls_client_feed(struct tls_client *client, const void *bytes, size_t length)
 /* Goes on with the handshake: 1 it is done, 0 more bytes are needed, -EKEYREJECTED the certificate does not prove the
  * name, -EPROTO no TLS that we know. */
 int tls_client_handshake(struct tls_client *client);
-/* What was said, decrypted: 0 nothing more for now, -EPIPE the other end has finished, -EPROTO. */
+/* What was said, decrypted: 0 nothing until more bytes are fed, -EPIPE the other end has finished, -EPROTO. */
 ssize_t tls_client_read(struct tls_client *client, void *ret, size_t size);
 /* To be said; after the handshake. 0 or a negative errno. */
 int tls_client_write(struct tls_client *client, const void *bytes, size_t length);

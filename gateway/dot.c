@@ -299,7 +299,7 @@ static int progress(struct dot *dot)
     return r;
 }
 
-/* 1 there may be more, 0 nothing more for now, or a negative errno. */
+/* 1 there may be more, 0 nothing until the socket is ready again, or a negative errno. */
 static int read_once(struct dot *dot)
 {
     uint8_t bytes[PIECE];
