@@ -10,6 +10,7 @@ import pytest
 
 from gateway_fixtures import gateway, make_gateway  # noqa: F401
 from lab import ROOT, TIMEOUT, missing_programs, wait_until
+from package_fixtures import package  # noqa: F401
 
 PACKAGING = ROOT / "packaging"
 UNIT = PACKAGING / "systemd/sallyport.service"
@@ -170,19 +171,6 @@ def test_logrotate_loses_no_event(gateway, tmp_path):
 
 
 # --- the Debian package ----------------------------------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    need("dpkg-buildpackage", "dh", "lintian", "fakeroot")
-    if not (ROOT / ".git").exists():
-        pytest.skip("packages are made from a checkout")
-    folder = tmp_path_factory.mktemp("package")
-    # scripts/package runs lintian and fails on its errors and warnings. The unit tests have run already.
-    done = run(ROOT / "scripts/package", "deb", folder, timeout=900, env={**os.environ, "DEB_BUILD_OPTIONS": "nocheck"})
-    assert done.returncode == 0, done.stdout + done.stderr
-    [deb] = [file for file in folder.glob("sallyport_*.deb")]
-    return deb
-
 
 def in_copy_of_this_system(folder, story):
     """A shell in this root file system, with every change kept in memory and thrown away."""
