@@ -493,6 +493,7 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     metrics_worker_start(w->metrics);
     w->descriptors = raise_descriptor_limit();
     w->flow_limit = flow_limit(w);
+    setenv("UV_USE_IO_URING", "0", 1); /* a newer libuv would take it, and the filter kills whoever does */
     if (getrandom(&w->id_prefix, sizeof(w->id_prefix), 0) < 0)
         return error_errno(err, errno, "cannot get random bytes");
     int r = start_loop(w, channel, err);

@@ -121,9 +121,10 @@ void worker_process_died(struct worker_process *worker)
 
 void worker_process_log_death(const struct worker_process *worker, int status)
 {
-    char how[128];
+    char how[256];
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-        snprintf(how, sizeof(how), "was killed by its seccomp filter: it made a system call that only an intruder would");
+        snprintf(how, sizeof(how), "was killed by its seccomp filter, for a system call that it has no need of (a line of its own names it, else the "
+                                   "kernel's log)");
     else if (WIFSIGNALED(status))
         snprintf(how, sizeof(how), "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else
