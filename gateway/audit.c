@@ -18,12 +18,16 @@
  * replaced or closed in between, the torn piece is cut off the old one and the whole line goes to the new
  * one. A torn line that a crash left is ended by a newline, where the file can be read.
  *
+ * A file is asked for room before anything relies on it: blocks for one line are reserved behind its end, where its file system
+ * can do that. So a disk that is full from the start is known before the first flow, and not by it.
+ *
  * Pipes and sockets are written in pieces that poll() promises not to block, so that the writer can always be
  * stopped.
  */
 #include "gateway/audit_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
@@ -114,6 +118,7 @@ void audit_count_in(struct audit *audit, struct metrics_worker *metrics)
 {
     pthread_mutex_lock(&audit->lock);
     audit->metrics = metrics;
+    update_ready(audit);
     pthread_mutex_unlock(&audit->lock);
 }
 
@@ -316,6 +321,16 @@ static void end_torn_line(int fd, off_t size)
     }
 }
 
+/* Room for one more line: 0, or a negative errno when there is none. What cannot be asked is found out by writing. */
+static int reserve_line(const struct audit *audit)
+{
+    struct stat st;
+    if (!audit->regular || fstat(audit->fd, &st) < 0 ||
+        fallocate(audit->fd, FALLOC_FL_KEEP_SIZE, st.st_size, AUDIT_LINE_MAX) == 0)
+        return 0;
+    return errno == ENOSPC || errno == EDQUOT || errno == EFBIG || errno == EROFS || errno == EIO ? -errno : 0;
+}
+
 static void use_fd(struct audit *audit, int fd)
 {
     struct stat st;
@@ -323,6 +338,8 @@ static void use_fd(struct audit *audit, int fd)
     audit->regular = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
     if (audit->regular)
         end_torn_line(fd, st.st_size);
+    audit->error = -reserve_line(audit);
+    update_ready(audit);
 }
 
 static void use_next_fd(struct audit *audit)
@@ -352,6 +369,20 @@ static void take_batch(struct audit *audit)
     audit->written = 0;
 }
 
+/* A file without room is looked after meanwhile: nobody might come to find out that there is some again. */
+static void wait_for_events(struct audit *audit)
+{
+    struct timespec until = now_plus_ms(RETRY_MS);
+    audit->idle = true;
+    if (!audit->error) {
+        pthread_cond_wait(&audit->wake, &audit->lock);
+    } else if (pthread_cond_timedwait(&audit->wake, &audit->lock, &until) == ETIMEDOUT) {
+        audit->error = -reserve_line(audit);
+        update_ready(audit);
+    }
+    audit->idle = false;
+}
+
 /* Returns with a batch to write; false when it is time to go. */
 static bool wait_for_batch(struct audit *audit)
 {
@@ -367,9 +398,7 @@ static bool wait_for_batch(struct audit *audit)
             take_batch(audit);
             continue;
         }
-        audit->idle = true;
-        pthread_cond_wait(&audit->wake, &audit->lock);
-        audit->idle = false;
+        wait_for_events(audit);
     }
 }
 
@@ -459,6 +488,7 @@ static int start_writer(struct audit *audit)
 {
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGSYS); /* by which the seccomp filter tells of a call */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int result = pthread_create(&audit->writer, NULL, write_lines, audit);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -475,7 +505,6 @@ struct audit *audit_create(int fd, bool drop_when_full, struct error *err)
     }
     audit->drop_when_full = drop_when_full;
     use_fd(audit, fd);
-    update_ready(audit);
     pthread_mutex_init(&audit->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -11,6 +11,7 @@ import re
 import select
 import signal
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -377,6 +378,114 @@ def test_a_full_disk_denies_and_an_emptied_one_serves(lab, make_gateway):
     wait_until(lambda: box.curl("https://allowed.example/").stdout.startswith("allowed.example at"), "service")
     text = (inside / "audit.jsonl").read_text()
     numbers = [json.loads(line)["event"]["sequence"] for line in text.splitlines()]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def on_small_disk(gateway, then):
+    """Its audit file on a disk of 64 KiB that it alone sees, made ready by a command; the folder, as it is inside."""
+    place = gateway.folder / "disk"
+    place.mkdir()
+    gateway.audit_path = place / "audit.jsonl"
+    plain = gateway.command
+    story = f'mount -t tmpfs -o size=64k none {place} && cd {place} && {then} && cd / && exec "$@"'
+    gateway.command = lambda: ["unshare", "--mount", "sh", "-c", story, "sh", *plain()]
+    return lambda: Path(f"/proc/{gateway.process.pid}/root{place}")
+
+
+def test_a_disk_that_is_full_from_the_start_lets_not_even_the_first_flow_pass(make_gateway):
+    gateway = make_gateway(POLICY, start=False)
+    inside = on_small_disk(gateway, "(dd if=/dev/zero of=filler bs=1k 2>/dev/null || true)")
+    gateway.start()
+    box = gateway.container("--policy", "agents")
+    assert gateway.status()["audit_failing"]  # known before anybody tried
+    first = box.curl("http://allowed.example/", "--resolve", "allowed.example:80:198.18.1.1")
+    assert first.returncode != 0 and not first.stdout, first
+    (inside() / "filler").unlink()
+    wait_until(lambda: not gateway.status()["audit_failing"], "the room to be found")
+    assert "allowed.example at" in box.curl("https://allowed.example/").stdout
+    lines = (inside() / "audit.jsonl").read_text().splitlines()
+    numbers = [json.loads(line)["event"]["sequence"] for line in lines]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    refused = [json.loads(line)["event"] for line in lines if "audit_unavailable" in line]
+    assert refused and refused[0]["outcome"] == "failure"
+
+
+@pytest.mark.parametrize("what, said", [
+    ("mount -o remount,ro .", "Read-only file system"),
+    ("touch audit.jsonl && chmod 000 audit.jsonl && chown 1234 audit.jsonl", "Permission denied"),
+    ("mkdir audit.jsonl", "Is a directory"),
+    ("mkdir gone && cd gone && rmdir ../gone && ln -s gone/audit.jsonl ../audit.jsonl", "No such file"),
+], ids=["a read-only file system", "a file of another", "a folder in its place", "a link that leads nowhere"])
+def test_an_audit_file_that_cannot_be_written_is_no_start(make_gateway, what, said):
+    gateway = make_gateway(POLICY, start=False)
+    on_small_disk(gateway, what)
+    gateway.start(wait=False)
+    assert gateway.process.wait(20) == 1
+    assert f"cannot open the audit file {gateway.audit_path}" in gateway.log() and said in gateway.log()
+
+
+def test_a_disk_that_fills_up_while_nobody_writes_is_found_out_at_the_rotation(make_gateway):
+    """The new file has no room, and nothing waits to be written into it."""
+    gateway = make_gateway(POLICY, start=False)
+    inside = on_small_disk(gateway, "true")
+    gateway.start()
+    box = gateway.container("--policy", "agents")
+    assert not gateway.status()["audit_failing"]
+    with contextlib.suppress(OSError), open(inside() / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(1024))
+    (inside() / "audit.jsonl").rename(inside() / "old.jsonl")
+    gateway.process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: gateway.status()["audit_failing"], "the lack of room to be known")
+    first = box.curl("http://allowed.example/", "--resolve", "allowed.example:80:198.18.1.1")
+    assert first.returncode != 0 and not first.stdout, first
+    (inside() / "filler").unlink()
+    wait_until(lambda: not gateway.status()["audit_failing"], "the room to be found")
+    assert "allowed.example at" in box.curl("https://allowed.example/").stdout
+
+
+@pytest.mark.parametrize("what", ["removed", "read-only", "a folder"])
+def test_a_rotation_that_fails_leaves_the_old_file_in_use(make_gateway, what):
+    """SIGUSR1 when there is no place for a new file: nothing is lost, the log says why, and the next rotation works."""
+    gateway = make_gateway(POLICY, start=False)
+    place = gateway.folder / "logs"
+    place.mkdir()
+    gateway.audit_path = place / "audit.jsonl"
+    gateway.start()
+    box = gateway.container("--policy", "agents")
+    assert box.curl("https://allowed.example/").returncode == 0
+    old = gateway.folder / "old.jsonl"
+    gateway.audit_path.rename(old)
+    worker = gateway.worker()
+
+    def in_its_mounts(*command):
+        subprocess.run(["nsenter", "-t", str(gateway.process.pid), "--mount", *map(str, command)], check=True)
+
+    if what == "removed":
+        place.rmdir()
+    elif what == "read-only":
+        in_its_mounts("mount", "--bind", place, place)
+        in_its_mounts("mount", "-o", "remount,bind,ro", place)
+    else:
+        gateway.audit_path.mkdir()
+    try:
+        gateway.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "the old one stays in use" in gateway.log(), "the reason")
+        assert box.curl("https://allowed.example/").returncode == 0
+        wait_until(lambda: old.read_text().count("flow-ended") == 2, "the second flow in the old file")
+    finally:
+        if what == "read-only":
+            in_its_mounts("umount", place)
+    if what == "removed":
+        place.mkdir()
+    elif what == "a folder":
+        gateway.audit_path.rmdir()
+    gateway.process.send_signal(signal.SIGUSR1)
+    wait_until(gateway.audit_path.exists, "the new file")
+    assert box.curl("https://allowed.example/").returncode == 0
+    wait_until(lambda: gateway.audit_path.read_text().count("flow-ended") == 1, "the third flow in the new one")
+    assert gateway.worker() == worker
+    numbers = [json.loads(line)["event"]["sequence"] for file in (old, gateway.audit_path) for line in file.read_text().splitlines()]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
