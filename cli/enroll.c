@@ -322,6 +322,8 @@ static int reload(const struct command *self, int argc, char **argv)
         request_print_json(answer);
     else
         printf("policy %s is in force\n", text_of(answer, "policy_version"));
+    if (*text_of(answer, "warning"))
+        fprintf(stderr, "sallyport reload: warning: %s\n", text_of(answer, "warning"));
     json_decref(answer);
     return EXIT_YES;
 }

@@ -179,7 +179,8 @@ static int serve(const struct gateway_options *o, unsigned drain_ms, char **argv
                                            .metrics = metrics,
                                            .worker = worker_main,
                                            .worker_arg = &worker,
-                                           .worker_snapshot = &worker.snapshot};
+                                           .worker_snapshot = &worker.snapshot,
+                                           .worker_seat = &worker.seat};
     int status = daemon_run(&options, snapshot, bundle);
     metrics_destroy(metrics);
     free(api);

@@ -43,15 +43,25 @@ static json_int_t number(const json_t *answer, const char *key)
     return json_integer_value(json_object_get(answer, key));
 }
 
+static void print_processes(const json_t *answer)
+{
+    const json_t *workers = json_object_get(answer, "workers"), *one;
+    size_t i, count = json_array_size(workers);
+    printf("sallyport %s: monitor %" JSON_INTEGER_FORMAT ", worker%s", json_string_value(json_object_get(answer, "version")),
+           number(answer, "monitor"), count > 1 ? "s" : "");
+    json_array_foreach (workers, i, one)
+        printf(json_is_true(json_object_get(one, "ready")) ? " %" JSON_INTEGER_FORMAT : " (%" JSON_INTEGER_FORMAT ")",
+               number(one, "pid"));
+}
+
 static void print(const json_t *answer, bool ready)
 {
     json_int_t restarts = number(answer, "worker_restarts"), draining = number(answer, "draining_workers");
     printf("%s: policy %s, containers %" JSON_INTEGER_FORMAT ", flows %" JSON_INTEGER_FORMAT "\n", ready ? "ready" : "not ready",
            json_string_value(json_object_get(answer, "policy_version")), number(answer, "containers"), number(answer, "flows_active"));
-    printf("sallyport %s: monitor %" JSON_INTEGER_FORMAT ", worker %" JSON_INTEGER_FORMAT,
-           json_string_value(json_object_get(answer, "version")), number(answer, "monitor"), number(answer, "worker"));
+    print_processes(answer);
     if (restarts)
-        printf(", which was replaced %" JSON_INTEGER_FORMAT " time%s", restarts, restarts == 1 ? "" : "s");
+        printf(", %s replaced %" JSON_INTEGER_FORMAT " time%s", json_array_size(json_object_get(answer, "workers")) > 1 ? "of which some were" : "which was", restarts, restarts == 1 ? "" : "s");
     putchar('\n');
     if (draining)
         printf("%" JSON_INTEGER_FORMAT " worker%s of before an upgrade still with flows\n", draining, draining == 1 ? "" : "s");

@@ -345,13 +345,29 @@ static void read_watch(struct load *load, const struct node *node, void *object)
     ((struct config_snapshot *)object)->watch = schema_choice(load, node, "watch", words, COUNT(words)) == 1;
 }
 
+#define WORKERS_MOST 32 /* the daemon's array of them */
+
+static void read_workers(struct load *load, const struct node *node, void *object)
+{
+    struct config_snapshot *snapshot = object;
+    char *end = NULL;
+    long count = node->kind == NODE_SCALAR && node->plain ? strtol(node->text, &end, 10) : 0;
+    if (node->kind == NODE_SCALAR && !strcmp(node->text, "auto"))
+        snapshot->workers = 0;
+    else if (count >= 1 && count <= WORKERS_MOST && !*end)
+        snapshot->workers = (unsigned)count;
+    else
+        report(load, node->mark, "workers has to be a number from 1 to %d, or auto: as many as there are processors", WORKERS_MOST);
+}
+
 static void read_gateway(struct load *load, const struct node *node, void *object)
 {
     static const struct field fields[] = {{"resolvers", read_resolvers}, {"hosts", read_hosts},
                                           {"ca_file", read_ca_file},     {"ocsp", read_ocsp},
                                           {"upstream", read_upstream},
                                           {"audit", read_audit},         {"limits", read_limits},
-                                          {"watch", read_watch},         {"admin", read_admin}};
+                                          {"watch", read_watch},         {"admin", read_admin},
+                                          {"workers", read_workers}};
     schema_map(load, node, "gateway", FIELDS(fields), object);
 }
 

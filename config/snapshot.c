@@ -11,6 +11,7 @@ struct config_snapshot *snapshot_create(void)
     if (!s)
         return NULL;
     atomic_init(&s->references, 1);
+    s->workers = 1;
     s->limits = (struct config_limits){
         .hello_timeout_ms = 10000,
         .connect_timeout_ms = 15000,
@@ -250,6 +251,11 @@ enum config_ocsp config_ocsp(const struct config_snapshot *snapshot)
 const char *config_audit_file(const struct config_snapshot *snapshot)
 {
     return snapshot->audit_file;
+}
+
+unsigned config_workers(const struct config_snapshot *snapshot)
+{
+    return snapshot->workers;
 }
 
 bool config_watch(const struct config_snapshot *snapshot)

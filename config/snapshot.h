@@ -158,6 +158,7 @@ const char *config_authorities(const struct config_snapshot *snapshot, size_t *r
 enum config_ocsp config_ocsp(const struct config_snapshot *snapshot);
 const struct config_admin *config_admin(const struct config_snapshot *snapshot);
 const char *config_audit_file(const struct config_snapshot *snapshot); /* NULL: none named */
+unsigned config_workers(const struct config_snapshot *snapshot); /* gateway.workers; 0: auto */
 bool config_watch(const struct config_snapshot *snapshot); /* gateway.watch: load files anew when they change */
 enum config_on_full config_on_full(const struct config_snapshot *snapshot);
 const struct config_limits *config_limits(const struct config_snapshot *snapshot);

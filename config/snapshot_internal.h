@@ -53,6 +53,7 @@ struct config_snapshot {
     char *audit_file;
     enum config_on_full on_full;
     bool watch;
+    unsigned workers; /* 0: auto */
     struct config_limits limits;
     struct cidr *destinations;
     size_t destination_count;

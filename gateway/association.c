@@ -252,7 +252,7 @@ static bool admit(struct association *a)
     } else if (a->capture->flows > flows) {
         metric_add(&w->metrics->limits[METRICS_LIMIT_CONTAINER_FLOWS], 1);
         association_deny(a, ACL_LIMIT_CONNECTIONS, "flows of this container");
-    } else if (w->flow_count > w->flow_limit) {
+    } else if (worker_is_full(w)) {
         metric_add(&w->metrics->limits[METRICS_LIMIT_TOTAL_FLOWS], 1);
         association_deny(a, ACL_LIMIT_CONNECTIONS, "flows in total");
     } else if (!audit_ready(w->audit)) {

@@ -68,6 +68,7 @@ struct audit_event {
     uint64_t bytes_received;  /* destination.bytes */
     enum audit_close_by close_by; /* sallyport.close_by */
     uint64_t left_out;        /* sallyport.left_out: refused packets before this one that have no event */
+    unsigned worker;          /* sallyport.worker: which of several wrote it, from 1 */
     const char *close_reason; /* sallyport.close_reason: "fin", "rst", "idle_timeout", … */
 };
 

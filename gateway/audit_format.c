@@ -289,6 +289,8 @@ static void put_own(struct line *line, const struct audit_event *event, uint64_t
         json_unsigned(j, "left_out", event->left_out);
     if (dropped_before)
         json_unsigned(j, "dropped_before", dropped_before);
+    if (event->worker)
+        json_unsigned(j, "worker", event->worker);
     if (line->truncated) /* last: it is about everything before it */
         json_bool(j, "truncated", true);
     json_object_end(j);

@@ -475,7 +475,7 @@ static bool within_limits(struct flow *flow)
         metric_add(&w->metrics->limits[METRICS_LIMIT_FLOW_RATE], 1);
         metric_add(&w->metrics->limits[METRICS_LIMIT_NEW_FLOWS], 1);
         flow_deny(flow, ACL_LIMIT_RATE, "new flows of this container, in this second");
-    } else if (w->flow_count > w->flow_limit) {
+    } else if (worker_is_full(w)) {
         metric_add(&w->metrics->limits[METRICS_LIMIT_TOTAL_FLOWS], 1);
         flow_deny(flow, ACL_LIMIT_CONNECTIONS, "flows in total");
     } else if (!audit_ready(w->audit)) {

@@ -112,6 +112,7 @@ struct audit_event worker_event(const struct worker *worker, const struct captur
 {
     bool network = capture->tenants || capture->network;
     return (struct audit_event){
+        .worker = worker->seat.count > 1 ? worker->seat.index + 1 : 0,
         .policy = acl_policy_name(policy),
         .policy_version = config_version(worker->snapshot),
         .container_id = network ? NULL : capture->id,
@@ -121,6 +122,13 @@ struct audit_event worker_event(const struct worker *worker, const struct captur
         .pod = *capture->pod ? capture->pod : NULL,
         .pod_namespace = *capture->pod_namespace ? capture->pod_namespace : NULL,
     };
+}
+
+/* Of all together it may be one more for each other worker that accepts at the same instant. */
+bool worker_is_full(const struct worker *w)
+{
+    return w->flow_count > w->flow_limit ||
+           (w->seat.count > 1 && metrics_flows_active(w->page) > w->limits->flows_total);
 }
 
 /* ---- the end ---- */
@@ -472,13 +480,15 @@ static int start_loop(struct worker *w, int channel, struct error *err)
 
 static struct metrics_worker uncounted; /* where nobody asks: counting is the same everywhere */
 
-/* Two workers may write one log at the same time (an upgrade), and many do one after the other: each counts from the microsecond of its
- * start, so no number comes twice, and from every number it is told whose it is. */
-static uint64_t own_numbers(void)
+#define NUMBERS_OF_A_SEAT UINT64_C(100000000000000) /* microseconds: three years; with 32 seats still exact in a double */
+
+/* Several workers write one log at the same time (an upgrade does, too), and many do one after the other: each counts from the
+ * microsecond of its start, those of another seat years away from that. So no number comes twice, and each tells whose it is. */
+static uint64_t own_numbers(const struct worker *w)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000 + w->seat.index * NUMBERS_OF_A_SEAT;
 }
 
 static int start(struct worker *w, int channel, int audit_fd, const struct worker_options *options,
@@ -489,7 +499,9 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
     w->admin_listener = -1;
     w->limits = config_limits(w->snapshot);
     w->audit_only = options->audit_only;
-    w->metrics = options->metrics ? metrics_worker_slot(options->metrics) : &uncounted;
+    w->seat = options->seat;
+    w->page = options->metrics;
+    w->metrics = options->seat.metrics ? options->seat.metrics : &uncounted;
     metrics_worker_start(w->metrics);
     w->descriptors = raise_descriptor_limit();
     w->flow_limit = flow_limit(w);
@@ -528,7 +540,7 @@ static int start(struct worker *w, int channel, int audit_fd, const struct worke
         return -err->code;
     audit_count_in(w->audit, w->metrics);
     if (options->metrics)
-        audit_begin_at(w->audit, own_numbers());
+        audit_begin_at(w->audit, own_numbers(w));
     return 0;
 }
 

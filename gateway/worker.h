@@ -5,11 +5,13 @@
 
 #include "config/snapshot.h"
 #include "redirect/metrics.h"
+#include "redirect/supervisor.h"
 
 struct worker_options {
     struct config_snapshot *snapshot; /* borrowed from the parent's memory (fork) */
     bool audit_only;                  /* treat every policy as mode audit */
     struct metrics *metrics;          /* shared with the parent; NULL: nobody asks */
+    struct worker_seat seat;          /* which one it is */
     bool confine;                     /* drop privileges, seccomp, Landlock; false only in tests */
 };
 

@@ -27,6 +27,7 @@
 #include "gateway/resolver.h"
 #include "gateway/verify.h"
 #include "redirect/channel.h"
+#include "redirect/supervisor.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -47,7 +48,9 @@ struct worker {
     const struct config_limits *limits;
     bool audit_only;
     struct audit *audit;
+    struct worker_seat seat;        /* which of several it is */
     struct metrics_worker *metrics; /* never NULL */
+    const struct metrics *page;     /* of all workers; NULL: of `sallyport exec` */
     struct admin *admin;            /* NULL: of `sallyport exec` */
     struct deadline_queue admin_timeouts;
     int admin_listener; /* came while a configuration is loaded, which it belongs to; -1: none */
@@ -147,6 +150,8 @@ void worker_apply_admin(struct worker *worker); /* and of the admin endpoint */
 /* Answer a message of the monitor: `code` 0, or a positive errno. */
 void worker_answer(struct worker *worker, uint32_t serial, int code);
 
+/* Are there more flows than there may be: own ones, for want of descriptors, or of all workers together? */
+bool worker_is_full(const struct worker *worker);
 /* Does this policy only record? */
 bool worker_only_records(const struct worker *worker, const struct acl_policy *policy);
 /* May an upstream socket go to this address? The guard (DESIGN section 6) with what config and policy open, and the

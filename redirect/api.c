@@ -120,7 +120,7 @@ static void answer_ready(struct api_connection *c)
     const struct daemon *d = c->daemon;
     if (d->draining)
         answer_text(c, 503, "not ready: the gateway is about to end\n");
-    else if (!d->worker_ready || !d->announced)
+    else if (!workers_are_ready(d) || !d->announced)
         answer_text(c, 503, "not ready: not all containers are served yet\n");
     else if (metrics_audit_failing(d->options->metrics))
         answer_text(c, 503, "not ready: the audit log cannot be written\n");

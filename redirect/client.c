@@ -139,9 +139,9 @@ static void tell_status(struct client *client)
 {
     const struct daemon *d = client->daemon;
     const struct metrics *m = d->options->metrics;
-    client_answer(client, json_pack("{s:s, s:s, s:i, s:i, s:b, s:i, s:i, s:i, s:o, s:I, s:b, s:b}", "version", SALLYPORT_VERSION, "policy_version",
-                                    config_version(d->snapshot), "monitor", (int)getpid(), "worker", (int)d->worker.pid,
-                                    "ready", d->announced && d->worker_ready, "worker_restarts", (int)d->worker_restarts,
+    client_answer(client, json_pack("{s:s, s:s, s:i, s:i, s:o, s:b, s:i, s:i, s:i, s:o, s:I, s:b, s:b}", "version", SALLYPORT_VERSION, "policy_version",
+                                    config_version(d->snapshot), "monitor", (int)getpid(), "worker", (int)d->workers[0].process.pid, "workers", workers_describe(d),
+                                    "ready", d->announced && workers_are_ready(d), "worker_restarts", (int)d->worker_restarts,
                                     "containers", (int)d->count, "draining_workers", (int)d->elder_count,
                                     "networks", networks_describe(d), "flows_active",
                                     (json_int_t)metrics_flows_active(m), "audit_failing", metrics_audit_failing(m), "reload_failed",

@@ -1,14 +1,14 @@
 /*
  * The life of `sallyport gateway`.
  *
- * Start: configuration (by the caller), state folder, control socket, worker; the containers of the state folder are captured
- * again; when the worker has answered and all of them are served, READY is said to the service manager.
+ * Start: configuration (by the caller), state folder, control socket, workers; the containers of the state folder are captured
+ * again; when the workers have answered and all of them are served, READY is said to the service manager.
  *
- * A worker that dies is started anew, a fork with the current snapshot in its memory, and is handed every socket again: what
- * came meanwhile waits in their queues. When the daemon itself dies, the worker ends with the channel: the rules in the namespaces
+ * A worker that dies (workers.c) is started anew, a fork with the current snapshot in its memory, and is handed every socket of its own again: what
+ * came meanwhile waits in their queues. When the daemon itself dies, the workers end with their channels: the rules in the namespaces
  * stay and refuse everything, until the next daemon captures them again.
  *
- * A new configuration is loaded here first, whole or not at all. The worker gets the very same bytes (a bundle), loads them
+ * A new configuration is loaded here first, whole or not at all. Each worker gets the very same bytes (a bundle), loads them
  * beside its loop and judges every flow anew; one that cannot is killed, and its successor has it by the fork. Then the
  * rulesets of the containers whose captured ports changed are replaced.
  *
@@ -35,8 +35,6 @@
 
 #define DRAIN_MARGIN_MS 5000 /* beyond the drain: to write what is queued */
 
-static void start_worker(struct daemon *d);
-static void reload_finished(struct daemon *d);
 static void reload(struct daemon *d, struct client *client, bool woken);
 
 uint32_t daemon_next_serial(struct daemon *d)
@@ -44,118 +42,6 @@ uint32_t daemon_next_serial(struct daemon *d)
     if (++d->serial == 0)
         d->serial = 1;
     return d->serial;
-}
-
-/* ---- the worker ---- */
-
-static void channel_ready(struct watch *watch, uint32_t events);
-
-/* 0 when there is nothing more to say, or a negative errno. */
-static int feed(struct daemon *d)
-{
-    int channel = d->worker.channel, r = 0;
-    if (d->audit_unsent && d->audit >= 0 && (r = channel_send_audit(channel, d->audit)) < 0)
-        return r;
-    d->audit_unsent = false;
-    if (d->bundle >= 0 && !d->config_serial) {
-        uint32_t serial = daemon_next_serial(d);
-        if ((r = channel_send_config(channel, serial, d->bundle)) < 0)
-            return r;
-        d->config_serial = serial;
-        fd_close(&d->bundle);
-    }
-    if (d->changes_unsent && (r = runtime_send(d, channel)) < 0)
-        return r;
-    /* A listener comes behind the configuration that it belongs to. */
-    if (d->admin_unsent && d->bundle < 0 && (r = channel_send_admin(channel, d->admin)) < 0)
-        return r;
-    d->admin_unsent &= d->bundle >= 0;
-    while (!list_empty(&d->unsent)) {
-        struct enrolment *e = list_entry(d->unsent.next, struct enrolment, unsent_link);
-        if ((r = enrolment_send(e, channel)) < 0)
-            return r;
-        list_remove(&e->unsent_link);
-    }
-    return networks_feed(d, channel);
-}
-
-void daemon_feed(struct daemon *d)
-{
-    if (d->worker.channel < 0)
-        return;
-    int r = feed(d);
-    watch_change(&d->loop, &d->channel_watch, r == -EAGAIN ? EPOLLIN | EPOLLOUT : EPOLLIN);
-    if (r < 0 && r != -EAGAIN && r != -EPIPE && r != -ECONNRESET) { /* those two: it is dying, SIGCHLD will say so */
-        log_error("cannot talk to the worker (%s): a new one gets everything anew", strerror(-r));
-        worker_process_kill(&d->worker);
-    }
-}
-
-static void worker_answered(struct daemon *d, const struct channel_message *message)
-{
-    int code = message->type == CHANNEL_READY ? 0 : message->code ? message->code : EIO;
-    if (heir_worker_answered(d, message->serial))
-        return;
-    if (message->serial == d->ping_serial) {
-        loop_timer_stop(&d->worker_timer);
-        d->worker_ready = true;
-        predecessor_commit(d);
-        daemon_maybe_announce(d);
-        return;
-    }
-    if (message->serial == d->config_serial) {
-        d->config_serial = 0;
-        if (code) {
-            log_error("the worker does not take the new configuration (%s); a new one gets it", strerror(code));
-            worker_process_kill(&d->worker);
-        }
-        daemon_feed(d); /* networks wait for it */
-        reload_finished(d);
-        return;
-    }
-    if (runtime_answered(d, message->serial, code)) {
-        if (code)
-            kill(d->worker.pid, SIGKILL);
-        return;
-    }
-    if (networks_answered(d, message->serial, code)) {
-        daemon_maybe_announce(d);
-        if (d->reload_client)
-            reload_finished(d);
-        return;
-    }
-    for (struct list *link = d->unanswered.next; link != &d->unanswered; link = link->next) {
-        struct enrolment *e = list_entry(link, struct enrolment, answer_link);
-        if (e->serial == message->serial) {
-            enrolment_answered(e, code);
-            return;
-        }
-    }
-}
-
-static void channel_ready(struct watch *watch, uint32_t events)
-{
-    struct daemon *d = list_entry(watch, struct daemon, channel_watch);
-    struct channel_message message;
-    struct capture_sockets none = CAPTURE_SOCKETS_NONE;
-    int unused = -1;
-    if (events & EPOLLOUT)
-        daemon_feed(d);
-    if (!(events & ~(uint32_t)EPOLLOUT))
-        return;
-    int got = channel_receive(watch->fd, &message, &none, &unused);
-    capture_sockets_close(&none);
-    fd_close(&unused);
-    if (got == 1 && message.type == CHANNEL_LEARNED) {
-        networks_learn(d, &message);
-        daemon_feed(d);
-    } else if (got == 1 && message.serial != 0 && (message.type == CHANNEL_READY || message.type == CHANNEL_FAILED))
-        worker_answered(d, &message);
-    else if (got == 0 || (got < 0 && got != -EAGAIN && got != -EBADMSG)) {
-        watch_stop(&d->loop, watch); /* SIGCHLD will follow */
-        if (got < 0) /* an answer is lost, and whoever waits for it would wait for ever */
-            worker_process_kill(&d->worker);
-    }
 }
 
 static void each_enrolment(struct daemon *d, void (*call)(struct enrolment *enrolment))
@@ -166,69 +52,11 @@ static void each_enrolment(struct daemon *d, void (*call)(struct enrolment *enro
     }
 }
 
-static void worker_late(struct loop_timer *timer)
-{
-    struct daemon *d = list_entry(timer, struct daemon, worker_timer);
-    log_error("the worker does not get ready; killed");
-    worker_process_kill(&d->worker);
-}
-
-static void worker_due(struct loop_timer *timer)
-{
-    start_worker(list_entry(timer, struct daemon, worker_timer));
-}
-
-static void start_worker(struct daemon *d)
-{
-    const struct daemon_options *o = d->options;
-    struct error err;
-    *o->worker_snapshot = d->snapshot;
-    fd_close(&d->bundle); /* it has that by the fork */
-    d->audit_unsent = d->changes_unsent = false;
-    d->admin_unsent = d->admin >= 0;
-    if (list_empty(&d->elders) && d->predecessor.step == PREDECESSOR_NONE)
-        metrics_elders_gone(d->options->metrics);
-    loading_before_fork(&d->loading);
-    int r = worker_process_start(&d->worker, o->worker, o->worker_arg, d->audit, &d->mask_before, &err);
-    if (r < 0) {
-        log_error("%s", err.text);
-        d->worker_timer.expired = worker_due;
-        loop_timer_start(&d->loop, &d->worker_timer, WORKER_PAUSE_LONGEST_MS);
-        return;
-    }
-    d->worker_timer.expired = worker_late;
-    loop_timer_start(&d->loop, &d->worker_timer, WORKER_READY_WAIT_MS);
-    fd_set_nonblocking(d->worker.channel);
-    d->ping_serial = daemon_next_serial(d);
-    r = watch_start(&d->loop, &d->channel_watch, d->worker.channel, EPOLLIN, channel_ready);
-    if (r < 0 || channel_send_ping(d->worker.channel, d->ping_serial) < 0)
-        worker_process_kill(&d->worker);
-    else
-        daemon_feed(d);
-}
-
-void daemon_start_worker(struct daemon *d)
-{
-    start_worker(d);
-}
-
-int daemon_release_worker(struct daemon *d)
-{
-    watch_stop(&d->loop, &d->channel_watch);
-    loop_timer_stop(&d->worker_timer);
-    int channel = fd_steal(&d->worker.channel);
-    d->worker.pid = -1;
-    d->worker_ready = false;
-    each_enrolment(d, enrolment_worker_died);
-    networks_worker_died(d);
-    return channel;
-}
-
 void daemon_elder_gone(struct daemon *d)
 {
     if (list_empty(&d->elders))
         metrics_elders_gone(d->options->metrics);
-    if (d->draining && d->worker.pid < 0 && list_empty(&d->elders))
+    if (d->draining && !workers_are_there(d) && list_empty(&d->elders))
         daemon_stop(d, 0);
 }
 
@@ -236,40 +64,6 @@ void daemon_stop(struct daemon *d, int status)
 {
     d->exit_status = status;
     d->loop.stopped = true;
-}
-
-static void worker_died(struct daemon *d, int status)
-{
-    bool never_ready = !d->announced && !d->worker_ready;
-    watch_stop(&d->loop, &d->channel_watch);
-    loop_timer_stop(&d->worker_timer);
-    worker_process_died(&d->worker);
-    d->worker_ready = false;
-    if (d->draining) {
-        daemon_elder_gone(d);
-        return;
-    }
-    if (heir_worker_ended(d, status))
-        return;
-    metric_set(&d->options->metrics->worker_ready, 0);
-    if (never_ready) {
-        log_error("the worker ended at its start");
-        daemon_stop(d, 1);
-        return;
-    }
-    worker_process_log_death(&d->worker, status);
-    d->worker_restarts++;
-    metric_add(&d->options->metrics->worker_restarts, 1);
-    each_enrolment(d, enrolment_worker_died);
-    networks_worker_died(d);
-    d->config_serial = 0;
-    fd_close(&d->bundle);
-    runtime_worker_died(d);
-    reload_finished(d);
-    d->worker_timer.expired = worker_due;
-    loop_timer_start(&d->loop, &d->worker_timer, (uint64_t)worker_process_due(&d->worker));
-    if (d->heir.step >= HEIR_HAS_ALL)
-        heir_give_up(d, "the worker of the old gateway died");
 }
 
 /* ---- a new configuration ---- */
@@ -311,16 +105,25 @@ bool daemon_updates_left(const struct daemon *d)
     return false;
 }
 
-/* Answers when the worker has it and every ruleset is as it should be. */
-static void reload_finished(struct daemon *d)
+static void answer_reload(const struct daemon *d, struct client *client)
+{
+    char text[128];
+    json_t *answer = json_pack("{s:s}", "policy_version", config_version(d->snapshot));
+    if (!workers_are_as_wanted(d, text, sizeof(text)))
+        json_object_set_new(answer, "warning", json_string(text));
+    client_answer(client, answer);
+}
+
+/* Answers when the workers have it and every ruleset is as it should be. */
+void daemon_reload_finished(struct daemon *d)
 {
     struct client *client = d->reload_client;
     runtime_settle(d);
-    if (d->loading.running || d->config_serial || d->bundle >= 0 || daemon_updates_left(d) || (client && !networks_settled(d)))
+    if (d->loading.running || !workers_have_config(d) || daemon_updates_left(d) || (client && !networks_settled(d)))
         return;
     d->reload_client = NULL;
     if (client)
-        client_answer(client, json_pack("{s:s}", "policy_version", config_version(d->snapshot)));
+        answer_reload(d, client);
     if (d->announced && !d->draining)
         notify("READY=1\nSTATUS=policy %s, %u containers", config_version(d->snapshot), d->count);
     daemon_reload_if_wanted(d);
@@ -337,11 +140,6 @@ void daemon_reload_if_wanted(struct daemon *d)
     }
 }
 
-void daemon_update_finished(struct daemon *d)
-{
-    reload_finished(d);
-}
-
 static const char *audit_path(const struct daemon *d, const struct config_snapshot *snapshot)
 {
     return d->options->audit_path ? d->options->audit_path : config_audit_file(snapshot);
@@ -351,7 +149,7 @@ static void take_audit(struct daemon *d, int audit)
 {
     fd_close(&d->audit);
     d->audit = audit;
-    d->audit_unsent = true;
+    workers_tell_audit(d);
     elders_tell_audit(d);
 }
 
@@ -403,6 +201,7 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
     _cleanup_fd_ int unused = bundle;
     struct config_snapshot *derived = NULL;
     struct error err;
+    char text[128];
     int audit = -1, admin = -1;
     int r = daemon_admin_prepare(d, file, &admin, &err);
     if (r == 0)
@@ -426,13 +225,15 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
     elders_tell_config(d, d->bundle);
     d->reload_client = client;
     take_audit(d, audit);
-    if (d->worker.channel < 0)
-        fd_close(&d->bundle); /* the next worker has it anyway */
+    if (!workers_tell_config(d))
+        fd_close(&d->bundle); /* the next workers have it anyway */
     daemon_take_snapshot(d, derived);
     daemon_admin_take(d, d->snapshot, admin);
     daemon_feed(d);
     note_reload(d, true);
     log_info("policy %s is loaded", config_version(d->snapshot));
+    if (!workers_are_as_wanted(d, text, sizeof(text)))
+        log_warning("%s", text);
 }
 
 static bool same_files(const struct config_files *a, const struct config_files *b)
@@ -485,14 +286,13 @@ static void loaded(struct loading *loading)
     }
     config_errors_finish(&loading->errors);
     watch_files(d, &loading->files);
-    reload_finished(d);
+    daemon_reload_finished(d);
 }
 
 static void reload(struct daemon *d, struct client *client, bool woken)
 {
-    if (d->loading.running || d->config_serial || d->reload_client || d->draining || d->borrowed ||
-        d->heir.step > HEIR_SPAWNED) {
-        bool soon = d->loading.running || d->config_serial || d->reload_client; /* else nobody knows when */
+    bool soon = d->loading.running || !workers_have_config(d) || d->reload_client; /* else nobody knows when */
+    if (soon || d->draining || d->borrowed || d->heir.step > HEIR_SPAWNED) {
         if (!d->draining && !(client && (d->reload_next || !soon))) {
             d->woken_wanted = woken && (d->woken_wanted || !d->reload_wanted);
             d->reload_wanted = true;
@@ -548,13 +348,13 @@ static void reopen_audit(struct daemon *d)
 
 static void drain_expired(struct loop_timer *timer)
 {
-    struct daemon *d = list_entry(timer, struct daemon, worker_timer);
-    if (d->worker.pid < 0) {
+    struct daemon *d = list_entry(timer, struct daemon, drain_timer);
+    if (!workers_are_there(d)) {
         daemon_stop(d, 0); /* only elders are left, who end with us */
         return;
     }
     log_error("the worker does not finish; killed");
-    worker_process_kill(&d->worker);
+    workers_kill(d);
 }
 
 /* A service manager that keeps the socket keeps it for whoever is started next: who asks meanwhile waits. */
@@ -579,9 +379,8 @@ static void close_sockets(struct enrolment *e)
 static void drain(struct daemon *d)
 {
     heir_give_up(d, "the old gateway was told to end");
-    if (d->draining || d->worker.pid < 0) {
-        if (d->worker.pid > 0)
-            worker_process_kill(&d->worker);
+    if (d->draining || !workers_are_there(d)) {
+        workers_kill(d);
         daemon_stop(d, 0);
         return;
     }
@@ -592,20 +391,17 @@ static void drain(struct daemon *d)
     each_enrolment(d, close_sockets);
     networks_close(d);
     elders_drain(d, d->options->drain_ms ? d->options->drain_ms : 1);
-    int r = d->options->drain_ms ? channel_send_drain(d->worker.channel, 0, d->options->drain_ms)
-                                 : channel_send_finish(d->worker.channel, false);
-    if (r < 0)
-        worker_process_kill(&d->worker);
-    d->worker_timer.expired = drain_expired;
-    loop_timer_start(&d->loop, &d->worker_timer, d->options->drain_ms + DRAIN_MARGIN_MS);
+    workers_end(d, d->options->drain_ms);
+    loop_timer_start(&d->loop, &d->drain_timer, d->options->drain_ms + DRAIN_MARGIN_MS);
 }
 
 static void reap(struct daemon *d)
 {
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-        if (pid == d->worker.pid)
-            worker_died(d, status);
+        struct daemon_worker *worker = workers_with_pid(d, pid);
+        if (worker)
+            workers_died(worker, status);
         else {
             visit_reaped(d, pid);
             heir_reaped(d, pid, status);
@@ -683,7 +479,7 @@ void daemon_adopt(struct daemon *d)
     inherited_finish(&d->inherited);
     daemon_feed(d); /* the networks */
     if (d->reload_wanted)
-        reload_finished(d); /* it could not be loaded while everything was the predecessor's */
+        daemon_reload_finished(d); /* it could not be loaded while everything was the predecessor's */
 }
 
 static void watchdog_due(struct loop_timer *timer)
@@ -714,8 +510,8 @@ void daemon_maybe_announce(struct daemon *d)
 {
     bool settled = d->adopting == 0 && networks_settled(d);
     if (d->predecessor.step == PREDECESSOR_NONE) /* until then it is the predecessor's word */
-        metric_set(&d->options->metrics->worker_ready, d->worker_ready && (d->announced || settled));
-    if (d->announced || !d->worker_ready || !settled)
+        metric_set(&d->options->metrics->worker_ready, workers_are_ready(d) && (d->announced || settled));
+    if (d->announced || !workers_are_ready(d) || !settled)
         return;
     if (d->predecessor.step != PREDECESSOR_NONE) {
         predecessor_done(d); /* announced when it has let go */
@@ -770,7 +566,7 @@ static int start(struct daemon *d, struct error *err)
         return error_errno(err, -r, "cannot watch the control socket");
     vanish_start(d);
     d->admin_address = config_admin(d->snapshot)->listen;
-    start_worker(d);
+    workers_start(d);
     start_watching(d);
     if (!d->borrowed)
         daemon_adopt(d);
@@ -795,11 +591,7 @@ static void finish(struct daemon *d)
     networks_destroy(d);
     close_control(d);
     inherited_finish(&d->inherited);
-    if (d->worker.pid > 0) { /* its channel closes, so it ends */
-        fd_close(&d->worker.channel);
-        waitpid(d->worker.pid, NULL, 0);
-    }
-    fd_close(&d->worker.channel);
+    workers_finish(d);
     fd_close(&d->signals);
     fd_close(&d->audit);
     fd_close(&d->admin);
@@ -826,10 +618,9 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
                        .mounts_watch = WATCH_NONE,
                        .snapshot = snapshot,
                        .signal_watch = WATCH_NONE,
-                       .listener_watch = WATCH_NONE,
-                       .channel_watch = WATCH_NONE,
-                       .worker = WORKER_PROCESS_NONE};
+                       .listener_watch = WATCH_NONE};
     struct error err = {0};
+    workers_init(&d);
     enrolments_init(&d);
     heir_init(&d);
     if (options->take_over)
@@ -843,7 +634,7 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
     list_init(&d.clients);
     list_init(&d.networks);
     list_init(&d.api_connections);
-    loop_timer_init(&d.worker_timer, worker_due);
+    loop_timer_init(&d.drain_timer, drain_expired);
     loop_timer_init(&d.watchdog_timer, watchdog_due);
     inherited_from_environment(&d.inherited);
     if (start(&d, &err) < 0) {

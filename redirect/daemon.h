@@ -1,5 +1,5 @@
 /*
- * `sallyport gateway`: the monitor as a daemon. It captures containers and gives them back, supervises the worker, and loads
+ * `sallyport gateway`: the monitor as a daemon. It captures containers and gives them back, supervises the workers, and loads
  * the configuration; it never reads a byte that a container sent.
  */
 #pragma once
@@ -23,8 +23,9 @@ struct daemon_options {
     void *worker_arg;
     /* Is what the snapshot says of TLS usable? 0 or a negative errno with a sentence. */
     int (*check)(const struct config_snapshot *snapshot, struct error *err);
-    struct metrics *metrics; /* the worker counts there as well */
+    struct metrics *metrics; /* the workers count there as well */
     struct config_snapshot **worker_snapshot; /* where worker_arg has the snapshot: kept current for the next worker */
+    struct worker_seat *worker_seat;          /* likewise */
 };
 
 /* Takes over the snapshot and its bundle (config_load_file_bundled). Returns the exit status; what fails is on the log. */

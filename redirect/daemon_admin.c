@@ -62,5 +62,5 @@ void daemon_admin_take(struct daemon *d, const struct config_snapshot *snapshot,
     fd_close(&d->admin);
     d->admin = prepared;
     d->admin_address = admin->listen;
-    d->admin_unsent = true;
+    d->workers[0].admin_unsent = true;
 }

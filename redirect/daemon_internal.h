@@ -1,7 +1,8 @@
 /*
  * What the files of the daemon share.
  *
- *   daemon.c       life: start, signals, the worker, a new configuration, the end
+ *   daemon.c       life: start, signals, a new configuration, the end
+ *   workers.c      the workers: started, told, heard, replaced
  *   enrolment.c    one captured container, from the request to its end
  *   visit.c        the children in namespaces, and who waits for one
  *   sharing.c      containers that share a network namespace
@@ -25,6 +26,7 @@
 #include "redirect/loading.h"
 #include "redirect/loop.h"
 #include "redirect/takeover.h"
+#include "redirect/workers.h"
 
 #define VISITS_MAX 8 /* children that are in namespaces at the same time */
 #define INDEX_SIZE 1024
@@ -38,7 +40,7 @@ struct daemon {
     struct loop loop;
     sigset_t mask_before;
     int signals, audit, state, listener;
-    struct watch signal_watch, listener_watch, channel_watch;
+    struct watch signal_watch, listener_watch;
     struct config_snapshot *snapshot;
     struct inherited inherited;
     struct heir heir;
@@ -48,17 +50,12 @@ struct daemon {
     unsigned elder_count;
     struct loop_timer watchdog_timer;
 
-    struct worker_process worker;
-    struct loop_timer worker_timer; /* to start the next one; while one starts: to give it up */
-    bool worker_ready;              /* it has answered */
-    bool audit_unsent;
-    uint32_t serial, ping_serial;   /* of the latest message; 0: none */
-    unsigned worker_restarts;
+    struct daemon_worker workers[WORKERS_MAX];
+    unsigned worker_count, worker_restarts;
+    uint32_t serial; /* of the latest message to any of them; 0: none */
 
     struct list enrolments;
     struct list by_id[INDEX_SIZE], by_netns[INDEX_SIZE]; /* those that are not leaving */
-    struct list unsent;     /* enrolments of which the worker is to be told something */
-    struct list unanswered; /* those of which it was told, and has not answered; in order */
     struct list jobs;       /* enrolments that wait for a child */
     struct list visits;
     struct loop_timer jobs_timer;
@@ -66,7 +63,6 @@ struct daemon {
 
     struct list networks;
     uint64_t learned_warn_ms;
-    uint32_t learned, learned_told; /* LEARNED messages of the worker: the latest that was done, that it was told of */
 
     struct list clients;
     unsigned client_count;
@@ -76,9 +72,7 @@ struct daemon {
     struct loop_timer vanish_timer;
     bool vanish_soon;
 
-    int bundle; /* a configuration the worker is to be told, or -1 */
-    uint32_t config_serial; /* it was told, and has not answered: 0: no */
-    bool changes_unsent;    /* run-time changes the worker is to be told */
+    int bundle; /* a configuration that workers are to be told, or -1 */
     struct list changes;    /* those whose clients wait until they are in force (runtime.c) */
     struct loading loading; /* the file is being read */
     bool woken;             /* by a change of a file: what is the same is passed over in silence */
@@ -95,10 +89,10 @@ struct daemon {
 
     int admin; /* listener of the admin endpoint, or -1 */
     struct addr admin_address;
-    bool admin_unsent;
 
     bool announced; /* READY=1 was said */
     bool draining;
+    struct loop_timer drain_timer; /* until all are killed */
     int exit_status;
 };
 
@@ -125,6 +119,7 @@ struct enrolment {
     struct visit *visit; /* NULL: it waits still */
     bool update_wanted, verify_wanted, remove_wanted;
 
+    struct daemon_worker *worker; /* whose it is; NULL: nobody was told of it */
     bool told; /* the worker has its sockets */
     bool retell; /* but not all of them */
     uint32_t elder_serial; /* of the message that so many elders have not answered: */
@@ -141,16 +136,14 @@ struct enrolment {
 };
 
 /* daemon.c */
-void daemon_feed(struct daemon *daemon); /* tell the worker what it has not been told */
+void daemon_feed(struct daemon *daemon); /* tell the workers what they have not been told (workers.c) */
 uint32_t daemon_next_serial(struct daemon *daemon);
 /* Load the file anew; `client` (may be NULL) is answered when it is in force. */
 void daemon_reload(struct daemon *daemon, struct client *client);
-void daemon_update_finished(struct daemon *daemon); /* an update of a ruleset ended: maybe the reload's last */
+void daemon_reload_finished(struct daemon *daemon); /* something of it ended: maybe that was the last */
 void daemon_maybe_announce(struct daemon *daemon);
 void daemon_reload_if_wanted(struct daemon *daemon);
 void daemon_stop(struct daemon *daemon, int status);
-void daemon_start_worker(struct daemon *daemon);
-int daemon_release_worker(struct daemon *daemon); /* it is ours no more; its channel, the caller's */
 void daemon_adopt(struct daemon *daemon); /* the containers of the state folder */
 void daemon_elder_gone(struct daemon *daemon);
 
@@ -276,9 +269,9 @@ int runtime_load(struct daemon *daemon, struct error *err);
 /* A snapshot of the file, with the changes that are in force. 0 or -ENOMEM; `file` stays the caller's. */
 int runtime_derive(const struct daemon *daemon, struct config_snapshot *file, struct config_snapshot **ret);
 void runtime_change(struct client *client, const struct control_request *request);
-int runtime_send(struct daemon *daemon, int channel); /* tell the worker: 0 or a negative errno */
-bool runtime_answered(struct daemon *daemon, uint32_t serial, int code); /* false: that message was not ours */
-void runtime_worker_died(struct daemon *daemon);
+int runtime_send(struct daemon_worker *worker); /* tell it: 0 or a negative errno */
+bool runtime_answered(struct daemon_worker *worker, uint32_t serial, int code); /* false: that message was not ours */
+void runtime_worker_died(struct daemon_worker *worker);
 void runtime_settle(struct daemon *daemon); /* answer those whose changes are in force */
 void runtime_client_gone(const struct client *client);
 void runtime_finish(struct daemon *daemon);

@@ -65,8 +65,6 @@ static struct list *place_of_netns(struct daemon *d, const struct namespace_id *
 void enrolments_init(struct daemon *d)
 {
     list_init(&d->enrolments);
-    list_init(&d->unsent);
-    list_init(&d->unanswered);
     for (size_t i = 0; i < INDEX_SIZE; i++) {
         list_init(&d->by_id[i]);
         list_init(&d->by_netns[i]);
@@ -148,6 +146,8 @@ json_t *enrolment_describe(const struct enrolment *e)
         json_object_set_new(o, "attachment", json_string(e->record.attachment));
     if (*e->failure)
         json_object_set_new(o, "failure", json_string(e->failure));
+    if (e->worker && e->daemon->worker_count > 1)
+        json_object_set_new(o, "worker", json_integer((json_int_t)e->worker->index + 1));
     sharing_describe(e, o);
     publishing_describe(e, o);
     return o;
@@ -169,6 +169,8 @@ void enrolment_destroy(struct enrolment *e)
     capture_sockets_close(&e->sockets);
     fd_close(&e->pidfd);
     fd_close(&e->netns);
+    if (e->worker)
+        e->worker->captures--;
     if (e->state == ENROLMENT_SHARED)
         d->sharing--;
     metric_set(&d->options->metrics->containers, --d->count);
@@ -377,7 +379,7 @@ static void verified(struct enrolment *e, const struct enrol_result *result)
     else if (!listens(e))
         client_refuse(client, "failed", "a process in %s, with CAP_NET_ADMIN, has destroyed our sockets there: it is closed until it "
                       "is started again", e->record.id);
-    else if (!e->told || !e->daemon->worker_ready)
+    else if (!e->told || !e->worker->ready)
         client_refuse(client, "failed", "the rules are in force, but no worker serves it at the moment");
     else
         client_answer(client, NULL);
@@ -411,7 +413,7 @@ static void updated(struct enrolment *e, const struct enrol_result *result)
     }
     verify_if_wanted(e);
     update_if_wanted(e);
-    daemon_update_finished(e->daemon);
+    daemon_reload_finished(e->daemon);
 }
 
 /* Rules for UDP or ICMP came where there were none: the worker gets what they need. */
@@ -617,9 +619,11 @@ void enrolment_adopt(const struct state_record *record, void *daemon)
 
 void enrolment_tell(struct enrolment *e)
 {
+    if (!e->worker)
+        e->worker = workers_choose(e->daemon);
     if (list_empty(&e->unsent_link))
-        list_append(&e->daemon->unsent, &e->unsent_link);
-    daemon_feed(e->daemon);
+        list_append(&e->worker->unsent, &e->unsent_link);
+    workers_feed_one(e->worker);
 }
 
 /* What the worker is to know next: that it goes, its sockets, or what it publishes. */
@@ -645,7 +649,7 @@ int enrolment_send(struct enrolment *e, int channel)
     if (r == 0) {
         e->serial = serial;
         list_remove(&e->answer_link);
-        list_append(&e->daemon->unanswered, &e->answer_link);
+        list_append(&e->worker->unanswered, &e->answer_link);
     }
     return r;
 }
@@ -728,7 +732,7 @@ void enrolment_worker_died(struct enrolment *e)
     } else if (e->state == ENROLMENT_FAILED) {
         list_remove(&e->unsent_link);
     } else if (e->state == ENROLMENT_SERVED && list_empty(&e->unsent_link)) {
-        list_append(&e->daemon->unsent, &e->unsent_link);
+        list_append(&e->worker->unsent, &e->unsent_link);
     }
 }
 

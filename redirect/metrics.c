@@ -33,6 +33,7 @@ struct metrics *metrics_create(void)
         return NULL;
     }
     metric_set(&metrics->form, METRICS_FORM);
+    metric_set(&metrics->worker_count, 1);
     metric_set(&metrics->started_s, (uint64_t)time(NULL));
     metric_set(&metrics->reload_s, (uint64_t)time(NULL));
     return metrics;
@@ -63,7 +64,7 @@ bool metrics_adopt(struct metrics *metrics, int fd)
         return false;
     fd_close(&page);
     page = fd_steal(&other);
-    metric_add(&metrics->generation, 1);
+    metric_set(&metrics->first, (metric_get(&metrics->first) + metric_get(&metrics->worker_count)) % METRICS_WORKERS);
     return true;
 }
 
@@ -73,15 +74,30 @@ void metrics_detach(struct metrics *metrics)
     (void)!mmap(metrics, sizeof(*metrics), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
-struct metrics_worker *metrics_worker_slot(struct metrics *metrics)
+struct metrics_worker *metrics_worker_slot(struct metrics *metrics, unsigned index)
 {
-    return &metrics->workers[metric_get(&metrics->generation) % METRICS_WORKERS];
+    uint64_t slot = (metric_get(&metrics->first) + index) % METRICS_WORKERS;
+    if (slot >= metric_get(&metrics->used))
+        metric_set(&metrics->used, slot + 1);
+    return &metrics->workers[slot];
+}
+
+static size_t used(const struct metrics *metrics)
+{
+    uint64_t count = metric_get(&metrics->used);
+    return count == 0 ? 1 : count < METRICS_WORKERS ? count : METRICS_WORKERS;
+}
+
+static bool is_ours(const struct metrics *metrics, uint64_t slot)
+{
+    uint64_t index = (slot + METRICS_WORKERS - metric_get(&metrics->first)) % METRICS_WORKERS;
+    return index < metric_get(&metrics->worker_count);
 }
 
 void metrics_elders_gone(struct metrics *metrics)
 {
-    for (size_t i = 0; i < METRICS_WORKERS; i++)
-        if (&metrics->workers[i] != metrics_worker_slot(metrics))
+    for (size_t i = 0; i < used(metrics); i++)
+        if (!is_ours(metrics, i))
             metrics_worker_start(&metrics->workers[i]);
 }
 
@@ -176,7 +192,7 @@ static const metric *value_at(const struct metrics_worker *worker, size_t at)
 static uint64_t sum(const struct metrics *metrics, size_t at)
 {
     uint64_t total = 0;
-    for (size_t i = 0; i < METRICS_WORKERS; i++)
+    for (size_t i = 0; i < used(metrics); i++)
         total += metric_get(value_at(&metrics->workers[i], at));
     return total;
 }
@@ -184,7 +200,7 @@ static uint64_t sum(const struct metrics *metrics, size_t at)
 static uint64_t greatest(const struct metrics *metrics, size_t at)
 {
     uint64_t most = 0;
-    for (size_t i = 0; i < METRICS_WORKERS; i++) {
+    for (size_t i = 0; i < used(metrics); i++) {
         uint64_t value = metric_get(value_at(&metrics->workers[i], at));
         most = value > most ? value : most;
     }
@@ -345,7 +361,8 @@ static void render_monitor(struct text *to, const struct metrics *m)
 {
     gauge(to, "containers", "Containers that are enrolled.", metric_get(&m->containers));
     counter(to, "worker_restarts", "Workers that died and were replaced.", metric_get(&m->worker_restarts));
-    gauge(to, "worker_ready", "1 while the worker serves.", metric_get(&m->worker_ready));
+    gauge(to, "workers", "Workers that there are to be.", metric_get(&m->worker_count));
+    gauge(to, "worker_ready", "1 while all workers serve.", metric_get(&m->worker_ready));
     family(to, "policy_reloads", "counter", NULL, "Policies loaded anew, and those refused because of errors.");
     fprintf(to->file, "sallyport_policy_reloads_total{result=\"success\"} %" PRIu64 "\n", metric_get(&m->reloads));
     fprintf(to->file, "sallyport_policy_reloads_total{result=\"failure\"} %" PRIu64 "\n", metric_get(&m->reloads_failed));

@@ -89,18 +89,20 @@ struct metrics_worker {
     metric flows_active, audit_queued_bytes, audit_failing, lag_max_ns;
 };
 
-#define METRICS_WORKERS 8
+#define METRICS_WORKERS 64
 
 struct metrics {
     metric form; /* METRICS_FORM: another program may have other fields */
-    metric generation; /* counts the gateways that had the page: which slot is the worker's */
+    metric first;        /* slot of the present gateway's first worker; the others' follow, in a ring */
+    metric worker_count; /* its workers */
+    metric used;         /* slots that ever had a worker, from the first one on: the others' memory is not touched */
     /* the monitor's */
     metric containers, worker_restarts, worker_ready, started_s;
     metric reloads, reloads_failed, reload_failed_last, reload_s; /* when a policy last came into force */
     struct metrics_worker workers[METRICS_WORKERS];
 };
 
-#define METRICS_LAYOUT 1u /* another number when a field changes its meaning or its place */
+#define METRICS_LAYOUT 2u /* another number when a field changes its meaning or its place */
 #define METRICS_FORM ((uint64_t)METRICS_LAYOUT << 32 | sizeof(struct metrics))
 
 /* A page shared with every child; one a process. NULL when out of memory. */
@@ -110,11 +112,11 @@ int metrics_descriptor(void); /* of the memory file, for who takes our place; st
 /* In the place of our page comes that of the gateway before us. False, and nothing changed, when it has another form. */
 bool metrics_adopt(struct metrics *metrics, int fd);
 void metrics_detach(struct metrics *metrics); /* it is another's now: what we still write is seen by nobody */
-/* Our worker's slot: another one after each change of hands, for the old worker counts on in its own. */
-struct metrics_worker *metrics_worker_slot(struct metrics *metrics);
+/* By the monitor: the slot of one of our workers. Another one after each change of hands, for the old workers count on in theirs. */
+struct metrics_worker *metrics_worker_slot(struct metrics *metrics, unsigned index);
 /* A worker takes its slot over from the one that was there before. */
 void metrics_worker_start(struct metrics_worker *worker);
-void metrics_elders_gone(struct metrics *metrics); /* no worker but ours is left, whatever their gauges say */
+void metrics_elders_gone(struct metrics *metrics); /* no workers but ours are left, whatever their gauges say */
 
 void metrics_observe_sniff(struct metrics_worker *worker, uint64_t ns);
 void metrics_observe_setup(struct metrics_worker *worker, uint64_t ns);

@@ -33,6 +33,7 @@ struct network {
     bool transparent, wanted, leaving;
     bool unsent, told; /* the worker is to be told; it knows */
     uint32_t serial;   /* of the message that the worker has not answered; 0: none */
+    struct daemon_worker *worker;
     struct capture_sockets sockets;
     int group;
 };
@@ -211,6 +212,7 @@ static int network_open(struct daemon *d, const struct config_network *wanted, s
         return error_errno(err, ENOMEM, "the network \"%s\"", wanted->name);
     memcpy(network->name, wanted->name, sizeof(network->name));
     network->transparent = wanted->transparent;
+    network->worker = d->workers;
     network->unsent = true;
     network->group = -1;
     network->sockets = (struct capture_sockets)CAPTURE_SOCKETS_NONE;
@@ -513,11 +515,12 @@ int networks_apply(struct daemon *d, const struct config_snapshot *snapshot, str
 /* ---- the worker ---- */
 
 /* What it says is checked (packet_rules_learn): it may have been taken over. */
-void networks_learn(struct daemon *d, const struct channel_message *message)
+void networks_learn(struct daemon_worker *w, const struct channel_message *message)
 {
+    struct daemon *d = w->daemon;
     struct error err;
     const struct acl_policy *policy = config_policy(d->snapshot, message->policy);
-    d->learned = message->serial;
+    w->learned = message->serial;
     if (!policy || strcmp(message->version, config_version(d->snapshot)) != 0) /* of another configuration: it will say so again */
         return;
     _cleanup_fd_ int fd = netlink_open(NETLINK_NETFILTER, &err);
@@ -530,19 +533,21 @@ void networks_learn(struct daemon *d, const struct channel_message *message)
         log_warning("an address for a rule of the policy \"%s\" is not put into force: %s", message->policy, err.text);
 }
 
-int networks_feed(struct daemon *d, int channel)
+int networks_feed(struct daemon_worker *w)
 {
-    if (d->learned != d->learned_told) {
-        int r = channel_send_learned_done(channel, d->learned);
+    struct daemon *d = w->daemon;
+    int channel = w->process.channel;
+    if (w->learned != w->learned_told) {
+        int r = channel_send_learned_done(channel, w->learned);
         if (r < 0)
             return r;
-        d->learned_told = d->learned;
+        w->learned_told = w->learned;
     }
-    if (d->bundle >= 0 || d->config_serial)
+    if (w->config_unsent || w->config_serial)
         return 0; /* first the configuration, in which the worker looks them up */
     for (struct network *n = first(d); n; n = next(d, n)) {
         uint32_t serial = daemon_next_serial(d);
-        if (!n->unsent || n->serial)
+        if (n->worker != w || !n->unsent || n->serial)
             continue;
         int r = n->leaving ? channel_send_network_end(channel, serial, n->name)
                            : channel_send_network(channel, serial, n->name, n->transparent, &n->sockets);
@@ -554,10 +559,11 @@ int networks_feed(struct daemon *d, int channel)
     return 0;
 }
 
-bool networks_answered(struct daemon *d, uint32_t serial, int code)
+bool networks_answered(struct daemon_worker *w, uint32_t serial, int code)
 {
+    struct daemon *d = w->daemon;
     for (struct network *n = first(d); n; n = next(d, n)) {
-        if (n->serial != serial)
+        if (n->worker != w || n->serial != serial)
             continue;
         n->serial = 0;
         n->told = !n->leaving && code == 0;
@@ -570,11 +576,14 @@ bool networks_answered(struct daemon *d, uint32_t serial, int code)
     return false;
 }
 
-void networks_worker_died(struct daemon *d)
+void networks_worker_died(struct daemon_worker *w)
 {
-    d->learned = d->learned_told = 0;
+    struct daemon *d = w->daemon;
+    w->learned = w->learned_told = 0;
     for (struct network *n = first(d), *after; n; n = after) {
         after = next(d, n);
+        if (n->worker != w)
+            continue;
         n->told = false;
         n->serial = 0;
         n->unsent = true;

@@ -13,12 +13,12 @@
  * or nothing: on failure everything stays as it was. The worker is told by network_feed(). */
 int networks_apply(struct daemon *daemon, const struct config_snapshot *snapshot, struct error *err);
 /* Tell the worker what it does not know yet, when it has the configuration in force. 0 or a negative errno of the channel. */
-int networks_feed(struct daemon *daemon, int channel);
+int networks_feed(struct daemon_worker *worker);
 /* Its DNS service has an address for a rule by name: into the kernel's set with it. */
-void networks_learn(struct daemon *daemon, const struct channel_message *message);
+void networks_learn(struct daemon_worker *worker, const struct channel_message *message);
 /* An answer of the worker; false: it is not about a network. */
-bool networks_answered(struct daemon *daemon, uint32_t serial, int code);
-void networks_worker_died(struct daemon *daemon);
+bool networks_answered(struct daemon_worker *worker, uint32_t serial, int code);
+void networks_worker_died(struct daemon_worker *worker);
 /* Everything the worker is to know it has answered. */
 bool networks_settled(const struct daemon *daemon);
 /* The listeners alone: new connections are refused from now on. */

@@ -1,12 +1,12 @@
 /*
  * Run-time changes: `sallyport allow`, `deny`, `set` and `forget`.
  *
- * A change is checked, laid over the snapshot, written to the state folder, put in force here and sent to the worker, in this
- * order; who asked is answered when the worker has judged every live flow by it and every ruleset is as it should be. So what was
+ * A change is checked, laid over the snapshot, written to the state folder, put in force here and sent to every worker, in this
+ * order; who asked is answered when the workers have judged every live flow by it and every ruleset is as it should be. So what was
  * answered is in the file: a daemon that dies at any instant has the old changes or the new ones when it starts again, and has
  * the new ones if it had answered.
  *
- * The worker is sent all changes each time (they are small), not the difference: so the order of changes and of a new
+ * A worker is sent all changes each time (they are small), not the difference: so the order of changes and of a new
  * configuration that it is loading does not matter. A new worker has them by the fork.
  */
 #include "redirect/daemon_internal.h"
@@ -32,9 +32,19 @@ struct change {
     struct list link;
     struct client *client; /* NULL: it has gone */
     json_t *answer;
-    uint32_t serial; /* of the message that the worker has not answered; 0: not sent */
-    bool done;       /* the worker has it */
+    uint32_t waits;                /* for these workers: a bit each */
+    uint32_t serials[WORKERS_MAX]; /* of the messages that they have not answered; 0: not sent */
 };
+
+static bool waits_for(const struct change *change, const struct daemon_worker *worker)
+{
+    return change->waits & 1u << worker->index;
+}
+
+static void waits_no_more(struct change *change, const struct daemon_worker *worker)
+{
+    change->waits &= ~(1u << worker->index);
+}
 
 /* ---- at the start ---- */
 
@@ -195,7 +205,7 @@ static void log_change(const struct daemon *d, const struct override_change *cha
              *what ? " " : "", what, rest, config_version(d->snapshot));
 }
 
-/* Not in force yet: the worker is told, and the rulesets are changed. */
+/* Not in force yet: the workers are told, and the rulesets are changed. */
 static void await(struct daemon *d, struct client *client, json_t *answer)
 {
     struct change *change = calloc(1, sizeof(*change));
@@ -206,8 +216,7 @@ static void await(struct daemon *d, struct client *client, json_t *answer)
     }
     *change = (struct change){.client = client, .answer = answer};
     list_append(&d->changes, &change->link);
-    d->changes_unsent = d->worker.channel >= 0;
-    change->done = !d->changes_unsent; /* the next worker starts with it */
+    change->waits = workers_tell_changes(d); /* whoever is not there yet will start with it */
     daemon_feed(d);
     runtime_settle(d);
 }
@@ -387,8 +396,9 @@ static int bundle_of(const struct overrides *overrides, int *ret, struct error *
     return error_errno(err, -r, "cannot write the run-time changes for the worker");
 }
 
-int runtime_send(struct daemon *d, int channel)
+int runtime_send(struct daemon_worker *w)
 {
+    struct daemon *d = w->daemon;
     struct error err;
     _cleanup_fd_ int bundle = -1;
     int r = bundle_of(config_overrides(d->snapshot), &bundle, &err);
@@ -397,26 +407,28 @@ int runtime_send(struct daemon *d, int channel)
         return r;
     }
     uint32_t serial = daemon_next_serial(d);
-    if ((r = channel_send_changes(channel, serial, bundle)) < 0)
+    if ((r = channel_send_changes(w->process.channel, serial, bundle)) < 0)
         return r;
-    d->changes_unsent = false;
+    w->changes_unsent = false;
     for (struct list *link = d->changes.next; link != &d->changes; link = link->next) {
         struct change *change = list_entry(link, struct change, link);
-        if (!change->done && !change->serial)
-            change->serial = serial;
+        if (waits_for(change, w) && !change->serials[w->index])
+            change->serials[w->index] = serial;
     }
     return 0;
 }
 
-bool runtime_answered(struct daemon *d, uint32_t serial, int code)
+bool runtime_answered(struct daemon_worker *w, uint32_t serial, int code)
 {
+    struct daemon *d = w->daemon;
     bool ours = false;
     for (struct list *link = d->changes.next; link != &d->changes; link = link->next) {
         struct change *change = list_entry(link, struct change, link);
-        if (change->serial != serial)
+        if (!waits_for(change, w) || change->serials[w->index] != serial)
             continue;
         ours = true;
-        change->done = code == 0;
+        if (code == 0)
+            waits_no_more(change, w);
     }
     if (ours && code)
         log_error("the worker does not take the run-time changes (%s); a new one gets them", strerror(code));
@@ -424,11 +436,12 @@ bool runtime_answered(struct daemon *d, uint32_t serial, int code)
     return ours;
 }
 
-/* No flow is left, and its successor is born with them. */
-void runtime_worker_died(struct daemon *d)
+/* No flow of its own is left, and its successor is born with them. */
+void runtime_worker_died(struct daemon_worker *w)
 {
+    struct daemon *d = w->daemon;
     for (struct list *link = d->changes.next; link != &d->changes; link = link->next)
-        list_entry(link, struct change, link)->done = true;
+        waits_no_more(list_entry(link, struct change, link), w);
     runtime_settle(d);
 }
 
@@ -446,7 +459,7 @@ void runtime_settle(struct daemon *d)
     for (struct list *link = d->changes.next, *next; link != &d->changes; link = next) {
         struct change *change = list_entry(link, struct change, link);
         next = link->next;
-        if (!change->done)
+        if (change->waits)
             continue;
         struct client *client = change->client;
         json_t *answer = json_incref(change->answer);

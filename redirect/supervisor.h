@@ -14,6 +14,13 @@
 /* Runs in a forked child that is to become the worker: confine, serve, return the exit status. Owns both descriptors. */
 typedef int (*monitor_worker_fn)(int channel, int audit_fd, void *arg);
 
+/* Which of a gateway's workers it is. */
+struct metrics_worker;
+struct worker_seat {
+    unsigned index, count;          /* from 0; 0 of 0: the only one */
+    struct metrics_worker *metrics; /* where it counts; NULL: nobody asks */
+};
+
 struct worker_process {
     pid_t pid;         /* -1: none */
     int channel;       /* SOCK_SEQPACKET, -1: none */

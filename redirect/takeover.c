@@ -35,12 +35,15 @@ static void step_to(struct daemon *d, enum heir_step step, uint64_t wait_ms,
     loop_timer_start(&d->loop, &d->heir.timer, wait_ms);
 }
 
-/* Our worker keeps its flows, and does nothing else any more. */
-static void part_with_worker(struct daemon *d)
+static void keep_as_elder(struct daemon *d, int channel)
 {
-    int channel = daemon_release_worker(d);
-    if (channel >= 0)
-        elder_add(d, channel, true);
+    elder_add(d, channel, true);
+}
+
+/* Our workers keep their flows, and do nothing else any more. */
+static void part_with_workers(struct daemon *d)
+{
+    workers_release(d, keep_as_elder);
 }
 
 static void heir_forget(struct daemon *d)
@@ -69,10 +72,10 @@ void heir_give_up(struct daemon *d, const char *why)
     watch_start(&d->loop, &d->listener_watch, d->listener, EPOLLIN, client_accept);
     api_pause(d, false);
     elders_listen(d, true);
-    if (step == HEIR_DRAIN && d->worker.channel >= 0)
-        part_with_worker(d);
-    if (step >= HEIR_DRAIN && d->worker.channel < 0)
-        daemon_start_worker(d);
+    if (step == HEIR_DRAIN)
+        part_with_workers(d);
+    if (step >= HEIR_DRAIN)
+        workers_start(d);
     struct error err;
     if (step == HEIR_SERVES &&
         networks_apply(d, d->snapshot, &err) < 0) /* the heir may have replaced the rules */
@@ -145,8 +148,8 @@ static int offer(struct daemon *d)
         r = heir_send(d, INHERITED_API, &d->api, 1);
     if (r == 0 && d->admin >= 0)
         r = offer_listener(d->admin, d);
-    if (r == 0)
-        r = heir_send(d, WORKER_NAME, &d->worker.channel, 1);
+    for (unsigned i = 0; r == 0 && i < d->worker_count; i++)
+        r = heir_send(d, WORKER_NAME, &d->workers[i].process.channel, 1);
     if (r == 0)
         r = elders_each_channel(d, offer_elder, d);
     if (r == 0)
@@ -159,11 +162,9 @@ static int offer(struct daemon *d)
 /* Nothing is under way, so what the heir is given is all there is. */
 static bool quiet(const struct daemon *d)
 {
-    bool worker =
-        d->worker_ready && !d->audit_unsent && !d->changes_unsent && !d->config_serial && d->bundle < 0;
-    return worker && d->api_count == 0 && !d->admin_unsent && !d->loading.running && networks_settled(d) &&
+    return workers_are_quiet(d) && d->api_count == 0 && !d->loading.running && networks_settled(d) &&
            !d->reload_client && list_empty(&d->changes) && list_empty(&d->jobs) && d->running == 0 &&
-           list_empty(&d->unsent) && list_empty(&d->unanswered) && d->client_count == (d->heir.asker ? 1 : 0);
+           d->client_count == (d->heir.asker ? 1 : 0);
 }
 
 static void look_whether_quiet(struct loop_timer *timer)
@@ -184,32 +185,43 @@ static void look_whether_quiet(struct loop_timer *timer)
 static void commit(struct daemon *d)
 {
     unsigned for_ms = d->options->drain_ms > ELDER_DRAIN_MS ? d->options->drain_ms : ELDER_DRAIN_MS;
+    int r = 0;
     d->heir.serial = daemon_next_serial(d);
-    if (channel_send_drain(d->worker.channel, d->heir.serial, for_ms) < 0)
+    step_to(d, HEIR_DRAIN, HEIR_WAIT_MS, heir_late);
+    for (unsigned i = 0; i < d->worker_count && r == 0; i++) {
+        d->workers[i].yielded = false;
+        r = channel_send_drain(d->workers[i].process.channel, d->heir.serial, for_ms);
+    }
+    if (r < 0)
         heir_give_up(d, "the worker cannot be told");
-    else
-        step_to(d, HEIR_DRAIN, HEIR_WAIT_MS, heir_late);
 }
 
-static bool yield(struct daemon *d)
+/* When the last one has. */
+static bool yield(struct daemon_worker *worker)
 {
+    struct daemon *d = worker->daemon;
+    worker->yielded = true;
+    for (unsigned i = 0; i < d->worker_count; i++)
+        if (!d->workers[i].yielded)
+            return true;
     step_to(d, HEIR_SERVES, HEIR_WAIT_MS, heir_late);
     elders_listen(d, false);
-    part_with_worker(d);
+    part_with_workers(d);
     if (heir_send(d, "yours", NULL, 0) < 0)
         heir_give_up(d, "the new gateway is gone");
     return true;
 }
 
-bool heir_worker_answered(struct daemon *d, uint32_t serial)
+bool heir_worker_answered(struct daemon_worker *worker, uint32_t serial)
 {
-    return d->heir.step == HEIR_DRAIN && serial == d->heir.serial && yield(d);
+    const struct heir *heir = &worker->daemon->heir;
+    return heir->step == HEIR_DRAIN && serial == heir->serial && yield(worker);
 }
 
 /* Without flows it ends as soon as it is told, and its answer may be read after that. */
-bool heir_worker_ended(struct daemon *d, int status)
+bool heir_worker_ended(struct daemon_worker *worker, int status)
 {
-    return d->heir.step == HEIR_DRAIN && WIFEXITED(status) && WEXITSTATUS(status) == 0 && yield(d);
+    return worker->daemon->heir.step == HEIR_DRAIN && WIFEXITED(status) && WEXITSTATUS(status) == 0 && yield(worker);
 }
 
 static void depart(struct daemon *d)
@@ -414,8 +426,8 @@ int predecessor_ask(struct daemon *d, struct error *err)
 
 static void adopt_elders(struct daemon *d)
 {
-    int channel = inherited_take(&d->inherited, WORKER_NAME);
-    if (channel >= 0)
+    int channel;
+    while ((channel = inherited_take(&d->inherited, WORKER_NAME)) >= 0)
         elder_add(d, channel, d->predecessor.same_form);
     while ((channel = inherited_take(&d->inherited, ELDER_NAME)) >= 0)
         elder_add(d, channel, d->predecessor.same_form);

@@ -6,16 +6,16 @@
  *     loads its configuration
  *     {"do": "take-over"}                  ─────────►        stops listening to the control socket (who calls waits), ends what it is
  *                                                            at; from now on nothing changes
- *     starts its worker                    ◄─────────        {"ok": true, …}, then each descriptor with its name (inherit.h), "."
- *     "commit", when its worker is ready   ─────────►        has its worker stop accepting
- *     gives the sockets to its worker      ◄─────────        "yours"
+ *     starts its workers                   ◄─────────        {"ok": true, …}, then each descriptor with its name (inherit.h), "."
+ *     "commit", when they are ready        ─────────►        has its workers stop accepting
+ *     gives the sockets to its workers     ◄─────────        "yours"
  *     "done", when all are served          ─────────►        says who the main process is now, ends
  *     READY                                ◄─────────        end of file
  *
- * If the heir fails before "done", whatever it dies of, the old one starts a worker and goes on; the heir goes on if the old one dies
- * after "yours". Between "commit" and the new worker's first accept, connections wait in the queue.
+ * If the heir fails before "done", whatever it dies of, the old one starts workers and goes on; the heir goes on if the old one dies
+ * after "yours". Between "commit" and the new workers' first accept, connections wait in the queue.
  *
- * The old worker has its flows still: it lives on as an elder of the new monitor, which has its channel and tells it of new
+ * An old worker has its flows still: it lives on as an elder of the new monitor, which has its channel and tells it of new
  * configurations, changes, withdrawals and the audit file, so every flow stays under the policy in force, whoever relays it. An
  * elder whose messages have another form (another version) cannot be told: its flows end when it would have to be.
  */
@@ -28,6 +28,7 @@
 
 struct client;
 struct daemon;
+struct daemon_worker;
 struct error;
 
 enum heir_step {
@@ -35,7 +36,7 @@ enum heir_step {
     HEIR_SPAWNED, /* by us; it has not called yet */
     HEIR_WAITS,   /* for us to end what we are at */
     HEIR_HAS_ALL, /* until it says "commit" */
-    HEIR_DRAIN,   /* until our worker has stopped accepting */
+    HEIR_DRAIN,   /* until our workers have stopped accepting */
     HEIR_SERVES,  /* until it says "done" */
 };
 
@@ -46,7 +47,7 @@ struct heir {
     struct watch watch;
     struct loop_timer timer;
     uint64_t patience; /* monotonic_ms(): until when it waits for us */
-    uint32_t serial;   /* of the worker's last message */
+    uint32_t serial;   /* of the workers' last message */
     struct client *asker; /* of `upgrade`, or NULL */
 };
 
@@ -66,8 +67,8 @@ void heir_init(struct daemon *daemon);
 void heir_calls(struct client *client);         /* {"do": "take-over"} */
 void heir_spawn(struct client *client);         /* {"do": "upgrade"} */
 void heir_reaped(struct daemon *daemon, pid_t pid, int status);
-bool heir_worker_answered(struct daemon *daemon, uint32_t serial);
-bool heir_worker_ended(struct daemon *daemon, int status); /* reaped: because it had nothing left to do? */
+bool heir_worker_answered(struct daemon_worker *worker, uint32_t serial);
+bool heir_worker_ended(struct daemon_worker *worker, int status); /* reaped: because it had nothing left to do? */
 /* Not any more, if it was about to: we go on. */
 void heir_give_up(struct daemon *daemon, const char *why);
 void heir_client_gone(struct client *client);
@@ -77,7 +78,7 @@ void heir_finish(struct daemon *daemon);
 
 /* Everything that the gateway at the control socket has, into `inherited`. */
 int predecessor_ask(struct daemon *daemon, struct error *err);
-void predecessor_commit(struct daemon *daemon); /* our worker is ready */
+void predecessor_commit(struct daemon *daemon); /* our workers are ready */
 void predecessor_done(struct daemon *daemon);   /* all are served */
 void predecessor_finish(struct daemon *daemon);
 

@@ -14,6 +14,9 @@ import threading
 from lab import NAME_SERVER, TIMEOUT, Audit, Namespace, wait_until
 
 
+WORKERS = os.environ.get("SALLYPORT_TEST_WORKERS")  # all the stories with so many, whatever they say of one
+
+
 class Container(Namespace):
     """A namespace with a resolv.conf that names a server nobody has: any address must do."""
 
@@ -68,6 +71,8 @@ class Gateway:
     def __init__(self, lab, policy, options=(), settings=""):
         self.lab = lab
         self.settings = settings  # further keys of `gateway:`, each behind a comma
+        if WORKERS and "workers:" not in settings:
+            self.settings += f", workers: {WORKERS}"
         lab.runs += 1
         self.folder = lab.folder / f"gateway-{lab.runs}"
         self.folder.mkdir()
@@ -166,23 +171,34 @@ class Gateway:
     def worker(self):
         return self.status()["worker"]
 
+    def workers(self):
+        """All of them, in order."""
+        return [worker["pid"] for worker in self.status()["workers"]]
+
+    def worker_of(self, box):
+        """The one that serves it, by its id."""
+        number, = (one.get("worker", 1) for one in self.told("ps") if one["id"] == box)
+        return self.workers()[number - 1]
+
     def kill_worker(self):
+        """All workers, where there are several."""
         before = self.status()
-        os.kill(before["worker"], signal.SIGKILL)
+        for worker in before["workers"]:
+            os.kill(worker["pid"], signal.SIGKILL)
         return before
 
     def await_new_worker(self, before, seconds=1):
         def there():
             now = self.status()
-            return now["ready"] and now["worker_restarts"] > before["worker_restarts"]
+            return now["ready"] and now["worker_restarts"] >= before["worker_restarts"] + len(before["workers"])
         wait_until(there, "a new worker", seconds)
 
     def kill(self):
         """The monitor alone; the worker has to notice by itself."""
-        worker = self.worker()
+        workers = self.workers()
         self.process.kill()
         self.process.wait()
-        wait_until(lambda: not os.path.exists(f"/proc/{worker}"), "the end of the worker")
+        wait_until(lambda: not any(os.path.exists(f"/proc/{worker}") for worker in workers), "the end of the worker")
 
     def stop(self, timeout=20):
         self.process.terminate()

@@ -134,8 +134,7 @@ def test_metrics_and_health(gateway):
 
 def test_not_ready_without_a_worker(gateway):
     os.kill(gateway.worker(), signal.SIGSTOP)
-    before = gateway.status()
-    os.kill(before["worker"], signal.SIGKILL)
+    before = gateway.kill_worker()
     gateway.await_new_worker(before, seconds=10)
     assert curl(gateway, "GET", "/readyz")[0] == 200
 

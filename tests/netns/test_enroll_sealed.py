@@ -325,7 +325,7 @@ def test_who_destroys_our_sockets_harms_only_itself(gateway):
     """root with CAP_NET_ADMIN inside, as `ss -K` does it: the gateway must neither spin nor say that all is well."""
     box, other = gateway.container(enroll=False), gateway.container("--policy", "agents")
     gateway.told("enroll", "--pid", box.pid, "--id", "box", "--policy", "agents", "--publish", "8080:80")
-    uplink, worker = gateway.lab.capture(), gateway.worker()
+    uplink, worker = gateway.lab.capture(), gateway.worker_of("box")
     before = len(os.listdir(f"/proc/{worker}/fd"))
     box.run("ss", "-K", "-a", "-t", "-u", "sport", "gt", "0", capture_output=True, check=False)
     if box.output("ss", "-Htln"):
@@ -341,7 +341,7 @@ def test_who_destroys_our_sockets_harms_only_itself(gateway):
     assert done.returncode == 1 and "destroyed our sockets" in done.stderr, done
     gateway.lab.host.run(*gateway.lab.client, "connect", "127.0.0.1", "8080", capture_output=True, check=False)
     gateway.await_event(lambda events: events.where(network_direction="ingress", event_action="flow-denied"))
-    assert other.curl("https://allowed.example/").returncode == 0 and gateway.worker() == worker
+    assert other.curl("https://allowed.example/").returncode == 0 and gateway.worker_of("box") == worker
     gateway.told("withdraw", "box")
     gateway.told("enroll", "--pid", box.pid, "--id", "box", "--policy", "agents")
     assert box.curl("https://allowed.example/").returncode == 0

@@ -75,12 +75,12 @@ def test_twenty_containers_see_it_end_and_come_back(gateway, who):
             assert client.lines[-1] == "up"
         before = gateway.status()
         if who == "worker":
-            os.kill(before["worker"], signal.SIGKILL)
-            gateway.await_new_worker(before, seconds=10)
+            gateway.await_new_worker(gateway.kill_worker(), seconds=10)
         else:
             if who == "both":
                 os.kill(gateway.process.pid, signal.SIGSTOP)  # so that it cannot start another one
-                os.kill(before["worker"], signal.SIGKILL)
+                for worker in before["workers"]:
+                    os.kill(worker["pid"], signal.SIGKILL)
             gateway.process.kill()
             gateway.process.wait()
             gateway.start()

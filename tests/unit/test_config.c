@@ -354,6 +354,24 @@ static void defaults_hold_where_nothing_is_written(void **state)
     config_unref(s);
 }
 
+static void the_number_of_workers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        unsigned workers;
+    } cases[] = {{"version: 1\n", 1},
+                 {"version: 1\ngateway: {workers: 1}\n", 1},
+                 {"version: 1\ngateway: {workers: 32}\n", 32},
+                 {"version: 1\ngateway: {workers: auto}\n", 0},
+                 {"{\"version\": 1, \"gateway\": {\"workers\": \"auto\"}}", 0}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct config_snapshot *s = must_load_text(cases[i].text);
+        assert_int_equal(config_workers(s), cases[i].workers);
+        config_unref(s);
+    }
+}
+
 static void a_policy_inherits_and_overrides(void **state)
 {
     (void)state;
@@ -876,6 +894,7 @@ int main(void)
         cmocka_unit_test(name_servers_with_tls_are_read),
         cmocka_unit_test(origins_are_reached_and_proven_as_written),
         cmocka_unit_test(defaults_hold_where_nothing_is_written),
+        cmocka_unit_test(the_number_of_workers),
         cmocka_unit_test(a_policy_inherits_and_overrides),
         cmocka_unit_test(a_verdict_tells_where_its_rule_is_written),
         cmocka_unit_test(an_empty_allow_list_allows_nothing),

@@ -58,6 +58,7 @@ static void assert_no(const struct metrics *metrics, const char *piece)
 static void test_slots_are_added_up(void **state)
 {
     struct metrics *m = *state;
+    metric_set(&m->used, METRICS_WORKERS);
     metric_add(&m->workers[0].flows, 3);
     metric_add(&m->workers[METRICS_WORKERS - 1].flows, 4);
     assert_line(m, "sallyport_flows_total 7");
@@ -70,6 +71,7 @@ static void test_slots_are_added_up(void **state)
 static void test_maxima_are_not_added_up(void **state)
 {
     struct metrics *m = *state;
+    metric_set(&m->used, 2);
     metrics_observe_lag(&m->workers[0], 3 * MS);
     metrics_observe_lag(&m->workers[1], 7 * MS);
     metrics_observe_lag(&m->workers[1], 2 * MS);
@@ -161,8 +163,8 @@ static void take_over(int fd, bool same_form)
     if (metrics_adopt(mine, fd) != same_form)
         _exit(1);
     if (!same_form)
-        _exit(metric_get(&mine->workers[0].flows) == 1000 && metrics_worker_slot(mine) == &mine->workers[0] ? 0 : 2);
-    struct metrics_worker *slot = metrics_worker_slot(mine);
+        _exit(metric_get(&mine->workers[0].flows) == 1000 && metrics_worker_slot(mine, 0) == &mine->workers[0] ? 0 : 2);
+    struct metrics_worker *slot = metrics_worker_slot(mine, 0);
     if (slot != &mine->workers[1] || metric_get(&mine->workers[0].flows) != 5)
         _exit(3);
     metric_add(&slot->flows, 2);
@@ -195,6 +197,27 @@ static void test_another_gateway_takes_the_page_over(void **state)
     metrics_detach(m);
     metric_add(&m->workers[0].flows, 100); /* seen by nobody */
     assert_line(m, "sallyport_flows_total 100");
+}
+
+static void test_each_worker_has_a_slot(void **state)
+{
+    struct metrics *m = *state;
+    metric_set(&m->worker_count, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        struct metrics_worker *slot = metrics_worker_slot(m, i);
+        metric_add(&slot->flows, i + 1);
+        metric_set(&slot->flows_active, i + 1);
+    }
+    assert_line(m, "sallyport_flows_total 6");
+    assert_line(m, "sallyport_workers 3");
+    assert_int_equal(metrics_flows_active(m), 6);
+    assert_ptr_not_equal(metrics_worker_slot(m, 0), metrics_worker_slot(m, 2));
+    metrics_elders_gone(m); /* there are none: ours keep what they have */
+    assert_int_equal(metrics_flows_active(m), 6);
+    metric_set(&m->first, METRICS_WORKERS - 1); /* as after so many changes of hands: a ring */
+    assert_ptr_equal(metrics_worker_slot(m, 1), &m->workers[0]);
+    metrics_elders_gone(m);
+    assert_int_equal(metrics_flows_active(m), 1 + 2); /* the slots 0 and 1 are ours, 2 is not any more */
 }
 
 static void test_a_page_of_another_form_is_not_taken(void **state)
@@ -264,6 +287,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_new_worker_keeps_counters_and_starts_gauges_anew, make, drop),
         cmocka_unit_test_setup_teardown(test_a_child_counts_in_the_same_page, make, drop),
         cmocka_unit_test_setup_teardown(test_another_gateway_takes_the_page_over, make, drop),
+        cmocka_unit_test_setup_teardown(test_each_worker_has_a_slot, make, drop),
         cmocka_unit_test_setup_teardown(test_a_page_of_another_form_is_not_taken, make, drop),
         cmocka_unit_test_setup_teardown(test_the_text_is_well_formed, make, drop),
     };
