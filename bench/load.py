@@ -52,6 +52,8 @@ WORKS = {  # name: connections, unit, how many units a figure of CPU is for, its
     "up": (4, "GB/s", 1e9, "s a GB"),
     "http": (64, "requests/s", 1, "µs a request"),
 }
+PEERS = {one.name for one in contestants.ALL
+         if one not in (contestants.Sallyport, contestants.Kernel) and not one.reference}
 TITLES = {
     "flows": "New TLS flow: connect, ClientHello, 1 KiB answer, close; 64 at a time",
     "latency": "New TLS flow at 30 % load",
@@ -178,8 +180,7 @@ def measure_idle(lab, subjects, flows):
 # --- what is said of it -----------------------------------------------------------------------------------------------
 
 def best_peer(row, key, better):
-    peers = {name: figures for name, figures in row.items()
-             if name not in (contestants.Sallyport.name, contestants.Kernel.name) and figures.usable()}
+    peers = {name: figures for name, figures in row.items() if name in PEERS and figures.usable()}
     return better(peers, key=lambda name: peers[name].median(key), default=None)
 
 

@@ -8,8 +8,9 @@ The load lab: clients – gateway – servers, each in a network namespace.
     clients of the kernel ═════ forwarding ═══════════════════════╝
 
     ─ ─  no link: the program listens inside the clients' namespace, which Sallyport has enrolled (as it does with a container
-         that has no network) and dials from the gateway's. HAProxy and nginx are handed such sockets, and stand under the
-         very same ruleset, so that only the program differs.
+         that has no network) and dials from the gateway's. HAProxy and nginx are handed such sockets; connections come to them
+         by REDIRECT, as is usual, with no other rule in their way. Sallyport's own capture needs no NAT: to tell how much of the
+         difference that is, nginx runs once more under Sallyport's ruleset, as a reference.
     ═══  veth. sniproxy takes no sockets from others: REDIRECT in prerouting leads its clients' connections to it.
 
 The kernel alone forwards packets, without NAT or connection tracking, and looks at nothing: it is the ceiling and no peer.

@@ -16,6 +16,7 @@ import daemon
 from lab import NAME_SERVER, wait_until
 from load_lab import NAMES, PROXY_PORT, SERVERS, pinned, resolve_all, tune
 
+IP_TRANSPARENT = 19  # linux/in.h
 TLS_KINDS = [kind for kind in SERVERS if kind != "http"]
 TLS_WORKS = {"flows", "latency", "refused", "echo", "down", "up", "hold"}
 
@@ -83,10 +84,11 @@ class _Proxy:
     """A peer: a program with a configuration file, in the gateway namespace `self.gateway`."""
 
     name, works = None, TLS_WORKS
+    reference = False  # only beside, never the best peer
 
     def __init__(self, lab):
         self.lab = lab
-        self.folder = lab.folder / self.name.lower()
+        self.folder = lab.folder / type(self).__name__.lower()
         self.folder.mkdir()
         self.listeners = []
         self.stand()
@@ -105,9 +107,10 @@ class _Proxy:
             raise RuntimeError(f"{self.name} did not start: {complaints.read_text()}")
 
     def stand(self):
-        """Where Sallyport stands: listening in a sealed namespace, under its ruleset, dialling from the gateway's."""
+        """Where Sallyport stands: listening in a sealed namespace, and dialling from the gateway's; but reached by REDIRECT."""
         self.gateway, self.clients = self.lab.host, self.lab.sealed()
-        self.clients.run("nft", "-f", "-", input=_to_the_peer(self.clients.ruleset()))
+        self.clients.run("nft", "-f", "-", input=_redirection())
+        self.clients.run("ip", "rule", "del", "ipproto", "tcp")
         self.listeners = [self.clients.call(lambda p=port: _listener(p)) for port in PROXY_PORT.values()]
 
     def environment(self):
@@ -135,19 +138,27 @@ class _Proxy:
         self.process.wait()
 
 
-def _listener(port):
+def _listener(port, transparent=False):
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    if transparent:
+        made.setsockopt(socket.SOL_IP, IP_TRANSPARENT, 1)
     made.bind(("127.0.0.1", port))
     made.listen(8192)
     return made
 
 
-def _to_the_peer(ruleset):
+def _redirection():
+    """What their manuals say: REDIRECT, and no more rules than that."""
+    rules = "".join(f"ip daddr != 127.0.0.0/8 tcp dport {port} redirect to :{own}; " for port, own in PROXY_PORT.items())
+    return f"flush ruleset; table ip bench {{ chain out {{ type nat hook output priority -100; {rules}}}; }}"
+
+
+def _captured(ruleset):
     """Sallyport's own ruleset, but for whom the captured connections are led to."""
     lines = ["flush ruleset"]
     for line in ruleset.splitlines():
-        if match := re.fullmatch(r"(\s*meta nfproto ipv4 tcp dport )@ports( .*redirect to :)\d+", line):
-            lines += [f"{match[1]}{port}{match[2]}{own}" for port, own in PROXY_PORT.items()]
+        if match := re.fullmatch(r"(\s*meta nfproto ipv4 tcp dport )@ports( .*tproxy ip to 127.0.0.1:)\d+( accept)", line):
+            lines += [f"{match[1]}{port}{match[2]}{own}{match[3]}" for port, own in PROXY_PORT.items()]
         else:
             lines.append(line)
     if len(lines) != len(ruleset.splitlines()) + len(PROXY_PORT):
@@ -240,6 +251,17 @@ http {{
 """
 
 
+class CapturedNginx(Nginx):
+    """nginx under Sallyport's own ruleset and with its kind of sockets: tells what is the capture's merit, and is no peer."""
+
+    name, reference = "nginx on our capture", True
+
+    def stand(self):
+        self.gateway, self.clients = self.lab.host, self.lab.sealed()
+        self.clients.run("nft", "-f", "-", input=_captured(self.clients.ruleset()))
+        self.listeners = [self.clients.call(lambda p=port: _listener(p, True)) for port in PROXY_PORT.values()]
+
+
 class Sniproxy(_Proxy):
     """TLS by name; one process. It takes no listening socket from others, so its clients reach it by a link."""
 
@@ -273,4 +295,4 @@ table names {{
 """
 
 
-ALL = (Sallyport, HAProxy, Nginx, Sniproxy, Kernel)
+ALL = (Sallyport, HAProxy, Nginx, CapturedNginx, Sniproxy, Kernel)

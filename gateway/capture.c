@@ -123,26 +123,10 @@ struct capture *capture_of(struct capture *capture, const struct addr *source)
     return capture->tenants ? tenants_get(capture->tenants, source) : capture;
 }
 
-/* Behind TPROXY a socket's own address is the one that was dialled; its listener's is nobody's to dial. */
-static int transparent_destination(const struct capture_listener *listener, int fd, struct addr *ret)
-{
-    struct sockaddr_storage own;
-    socklen_t length = sizeof(own);
-    struct addr dialled;
-    if (getsockname(fd, (struct sockaddr *)&own, &length) < 0)
-        return -errno;
-    if (!addr_from_sockaddr((struct sockaddr *)&own, &dialled))
-        return -EAFNOSUPPORT;
-    if (addr_equal(&dialled, &listener->local))
-        return -ELOOP;
-    *ret = dialled;
-    return 0;
-}
-
 int capture_destination(const struct capture_listener *listener, int fd, struct addr *ret)
 {
-    return listener->capture->transparent ? transparent_destination(listener, fd, ret)
-                                          : original_destination(fd, listener->local.family, ret);
+    return listener->transparent ? transparent_destination(fd, &listener->local, ret)
+                                 : original_destination(fd, listener->local.family, ret);
 }
 
 static void report_packet(struct capture *capture, const struct nflog_event *packet)
@@ -282,6 +266,7 @@ static int listener_add(struct capture *capture, struct capture_listener *listen
         return 0;
     if (getsockname(*fd, (struct sockaddr *)&local, &length) == 0)
         addr_from_sockaddr((struct sockaddr *)&local, &listener->local);
+    listener->transparent = listener->local.family && socket_is_transparent(*fd, listener->local.family);
     int r = poller_add(&capture->worker->poller, &listener->poll, *fd);
     if (r == 0)
         *fd = -1; /* the handle's now */
@@ -318,7 +303,6 @@ int capture_add(struct worker *worker, const struct channel_message *who, struct
     capture->worker = worker;
     if (who->type == CHANNEL_NETWORK) {
         capture->tenants = tenants_create(capture);
-        capture->transparent = who->transparent;
         r = capture->tenants ? 0 : -ENOMEM;
     }
     capture->policy = capture->tenants ? config_network_policy(worker->snapshot, who->container_name, NULL)

@@ -97,7 +97,6 @@ static struct tenant *create(struct tenants *tenants, const struct addr *source)
     tenant->in = tenants;
     tenant->capture.worker = w;
     tenant->capture.network = network;
-    tenant->capture.transparent = network->transparent;
     tenant->capture.source = *source;
     tenant->capture.source.port = 0;
     memcpy(tenant->capture.name, network->name, sizeof(tenant->capture.name));

@@ -97,6 +97,7 @@ struct capture_listener {
     struct poll_handle poll;
     struct capture *capture;
     struct addr local;     /* what it is bound to */
+    bool transparent;      /* its connections' own address is where the client wanted to go */
     int drained;           /* read from no more, for answers alone; -1: not */
     struct deadline pause; /* out of descriptors: accept again when it expires */
 };
@@ -107,7 +108,6 @@ struct capture {
     struct tenants *tenants; /* of a network; else NULL */
     struct capture *network; /* of a tenant; else NULL */
     struct addr source;      /* of a tenant: its address */
-    bool transparent;        /* captured by TPROXY */
     char id[CHANNEL_ID_MAX], name[CHANNEL_ID_MAX], image[CHANNEL_IMAGE_MAX];
     char pod[CHANNEL_IMAGE_MAX], pod_namespace[CHANNEL_ID_MAX];
     char policy_asked[CHANNEL_ID_MAX]; /* "": by the assign rules */

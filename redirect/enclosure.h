@@ -8,7 +8,7 @@
  *      │                    ├─► init     pid 1 inside; own mount namespace; mounts and masks; then without
  *      │                    │     │      capabilities, but for threads that answer connect(2)
  *      │                    │     └─► command   in B = a second user and mount namespace, nested in A
- *      │                    └── sealed_build(): links, rules, sockets; hands the sockets over; exits
+ *      │                    └── sealed_capture(): links, rules, sockets; hands the sockets over; exits
  *      └── parent of both
  *
  * Why two user namespaces: a mount copied into a mount namespace of another user namespace is locked

@@ -60,7 +60,7 @@ static int work(const struct enrol_plan *plan, struct capture_sockets *sockets, 
     case ENROL_UPDATE:
         return again(plan, sockets, result, err);
     case ENROL_VERIFY:
-        return sealed_verify(plan->sealed.attached, plan->past->fingerprint, err);
+        return sealed_verify(plan->sealed.attached, plan->past, err);
     case ENROL_REMOVE:
         return sealed_remove(plan->sealed.attached, err);
     case ENROL_DOOR:

@@ -12,6 +12,7 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
@@ -478,6 +479,14 @@ void nft_match_port_set(struct nft_batch *b, const char *set)
         return;
     nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
     nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, set);
+}
+
+void nft_match_no_syn(struct nft_batch *b)
+{
+    const uint8_t mask = TH_SYN | TH_ACK, syn = TH_SYN;
+    nft_load_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 13, sizeof(syn));
+    and_with(b, &mask, sizeof(mask));
+    nft_compare(b, NFT_CMP_NEQ, &syn, sizeof(syn));
 }
 
 static void match_bits(struct nft_batch *b, uint32_t key, uint32_t mask)

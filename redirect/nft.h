@@ -90,6 +90,8 @@ void nft_match_family(struct nft_batch *b, int family);
 void nft_match_protocol(struct nft_batch *b, uint8_t protocol);
 void nft_match_port(struct nft_batch *b, uint16_t port);
 void nft_match_port_set(struct nft_batch *b, const char *set);
+/* TCP that is not the first segment of a connection. */
+void nft_match_no_syn(struct nft_batch *b);
 /* Any of the conntrack states (NF_CT_STATE_BIT) in `mask`. */
 void nft_match_state(struct nft_batch *b, uint32_t mask);
 /* Any of the bits (IPS_…) of the connection's status. */

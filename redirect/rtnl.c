@@ -171,23 +171,37 @@ int rtnl_add_default_loopback(int fd, const struct addr *source, struct error *e
     return add_route(fd, route, LOOPBACK_LINK, NULL, source, "adding a default route through lo", err);
 }
 
-static int mark_rule(int fd, uint16_t type, uint16_t flags, int family, uint32_t mark, uint32_t table, struct error *err)
+/* What a routing rule of ours is for: packets with a mark (not 0), else a protocol. */
+struct capture_rule {
+    int family;
+    uint32_t mark;
+    uint8_t protocol;
+    uint32_t table;
+};
+
+static int change_rule(int fd, uint16_t type, uint16_t flags, const struct capture_rule *what, struct error *err)
 {
     REQUEST(buffer);
     struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
     request->nlmsg_type = type;
     request->nlmsg_flags = flags;
     struct fib_rule_hdr *rule = mnl_nlmsg_put_extra_header(request, sizeof(*rule));
-    rule->family = (uint8_t)family;
+    rule->family = (uint8_t)what->family;
     rule->action = FR_ACT_TO_TBL;
-    mnl_attr_put_u32(request, FRA_PRIORITY, table); /* one of its own: the kernel takes those that it chooses for different rules */
-    mnl_attr_put_u32(request, FRA_FWMARK, mark);
-    mnl_attr_put_u32(request, FRA_FWMASK, UINT32_MAX);
-    mnl_attr_put_u32(request, FRA_TABLE, table);
+    mnl_attr_put_u32(request, FRA_PRIORITY, what->table); /* one of its own: the kernel takes those that it chooses for different rules */
+    if (what->mark) {
+        mnl_attr_put_u32(request, FRA_FWMARK, what->mark);
+        mnl_attr_put_u32(request, FRA_FWMASK, UINT32_MAX);
+    } else {
+        mnl_attr_put_u8(request, FRA_IP_PROTO, what->protocol);
+    }
+    mnl_attr_put_u32(request, FRA_TABLE, what->table);
     return netlink_request(fd, request, "the routing rule for captured packets", err);
 }
 
-static int mark_route(int fd, uint16_t type, uint16_t flags, int family, uint32_t table, struct error *err)
+/* A default route that makes everything local; `source` may be NULL. */
+static int change_route(int fd, uint16_t type, uint16_t flags, int family, uint32_t link, const struct addr *source,
+                        uint32_t table, struct error *err)
 {
     REQUEST(buffer);
     struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
@@ -199,22 +213,46 @@ static int mark_route(int fd, uint16_t type, uint16_t flags, int family, uint32_
     route->rtm_type = RTN_LOCAL;
     route->rtm_scope = family == AF_INET ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
     mnl_attr_put_u32(request, RTA_TABLE, table);
-    mnl_attr_put_u32(request, RTA_OIF, LOOPBACK_LINK);
+    if (source)
+        put_addr(request, RTA_PREFSRC, source);
+    if (link)
+        mnl_attr_put_u32(request, RTA_OIF, link);
     return netlink_request(fd, request, "the route for captured packets", err);
+}
+
+static int capture(int fd, const struct capture_rule *what, uint32_t link, const struct addr *source, struct error *err)
+{
+    int r = change_route(fd, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, what->family, link, source, what->table, err);
+    if (r == 0)
+        r = change_rule(fd, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, what, err);
+    return r == -EEXIST ? 0 : r;
+}
+
+static void release(int fd, const struct capture_rule *what)
+{
+    (void)change_rule(fd, RTM_DELRULE, 0, what, NULL);
+    (void)change_route(fd, RTM_DELROUTE, 0, what->family, 0, NULL, what->table, NULL);
 }
 
 int rtnl_route_mark(int fd, int family, uint32_t mark, uint32_t table, struct error *err)
 {
-    int r = mark_route(fd, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, family, table, err);
-    if (r == 0)
-        r = mark_rule(fd, RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, family, mark, table, err);
-    return r == -EEXIST ? 0 : r;
+    return capture(fd, &(struct capture_rule){.family = family, .mark = mark, .table = table}, LOOPBACK_LINK, NULL, err);
 }
 
 void rtnl_unroute_mark(int fd, int family, uint32_t mark, uint32_t table)
 {
-    (void)mark_rule(fd, RTM_DELRULE, 0, family, mark, table, NULL);
-    (void)mark_route(fd, RTM_DELROUTE, 0, family, table, NULL);
+    release(fd, &(struct capture_rule){.family = family, .mark = mark, .table = table});
+}
+
+int rtnl_route_protocol(int fd, uint8_t protocol, uint32_t link, const struct addr *source, uint32_t table, struct error *err)
+{
+    const struct capture_rule what = {.family = source->family, .protocol = protocol, .table = table};
+    return capture(fd, &what, link, source, err);
+}
+
+void rtnl_unroute_protocol(int fd, int family, uint8_t protocol, uint32_t table)
+{
+    release(fd, &(struct capture_rule){.family = family, .protocol = protocol, .table = table});
 }
 
 /* What rtnl_check_closed() has to know about one link. */
@@ -276,28 +314,30 @@ static int check_link(const struct nlmsghdr *message, void *arg, struct error *e
                      facts.name, *facts.kind ? " of kind " : "", facts.kind);
 }
 
-/* Calls `look` for each message of a list of links until one gives something negative, which is returned. */
-static int list_links(int fd, int (*look)(const struct nlmsghdr *message, void *arg, struct error *err), void *arg,
-                      struct error *err)
+typedef int (*look_fn)(const struct nlmsghdr *message, void *arg, struct error *err);
+
+/* Calls `look` for each message of a list of `what` until one gives something negative, which is returned. */
+static int list_all(int fd, uint16_t type, size_t header_size, uint8_t family, const char *what, look_fn look, void *arg,
+                    struct error *err)
 {
     alignas(struct nlmsghdr) char buffer[32768];
     struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
-    request->nlmsg_type = RTM_GETLINK;
+    request->nlmsg_type = type;
     request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-    mnl_nlmsg_put_extra_header(request, sizeof(struct ifinfomsg));
+    *(uint8_t *)mnl_nlmsg_put_extra_header(request, header_size) = family; /* the first byte of all of them */
     if (send(fd, request, request->nlmsg_len, 0) < 0)
-        return error_errno(err, errno, "cannot list the links");
+        return error_errno(err, errno, "cannot list the %s", what);
     for (;;) {
         ssize_t got = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT);
         if (got < 0)
-            return error_errno(err, errno, "cannot list the links");
+            return error_errno(err, errno, "cannot list the %s", what);
         int left = (int)got;
         for (const struct nlmsghdr *m = (const void *)buffer; mnl_nlmsg_ok(m, left);
              m = mnl_nlmsg_next(m, &left)) {
             if (m->nlmsg_type == NLMSG_DONE)
                 return 0;
             if (m->nlmsg_type == NLMSG_ERROR)
-                return error_set(err, EPROTO, "the kernel refused to list the links");
+                return error_set(err, EPROTO, "the kernel refused to list the %s", what);
             int r = look(m, arg, err);
             if (r < 0)
                 return r;
@@ -305,9 +345,59 @@ static int list_links(int fd, int (*look)(const struct nlmsghdr *message, void *
     }
 }
 
+static int list_links(int fd, look_fn look, void *arg, struct error *err)
+{
+    return list_all(fd, RTM_GETLINK, sizeof(struct ifinfomsg), AF_UNSPEC, "links", look, arg, err);
+}
+
 int rtnl_check_closed(int fd, struct error *err)
 {
     return list_links(fd, check_link, NULL, err);
+}
+
+/* Of a routing rule: what it is for. */
+static int take_selector(const struct nlattr *attribute, void *data)
+{
+    struct capture_rule *rule = data;
+    switch (mnl_attr_get_type(attribute)) {
+    case FRA_FWMARK:
+        rule->mark = mnl_attr_get_u32(attribute);
+        break;
+    case FRA_IP_PROTO:
+        rule->protocol = mnl_attr_get_u8(attribute);
+        break;
+    case FRA_TABLE:
+        rule->table = mnl_attr_get_u32(attribute);
+        break;
+    }
+    return MNL_CB_OK;
+}
+
+struct search {
+    const struct capture_rule *wanted;
+    bool found;
+};
+
+static int compare_rule(const struct nlmsghdr *message, void *arg, struct error *err)
+{
+    struct search *search = arg;
+    struct capture_rule rule = {0};
+    (void)err;
+    if (message->nlmsg_type != RTM_NEWRULE)
+        return 0;
+    mnl_attr_parse(message, sizeof(struct fib_rule_hdr), take_selector, &rule);
+    search->found |= rule.table == search->wanted->table && rule.protocol == search->wanted->protocol && rule.mark == 0;
+    return 0;
+}
+
+int rtnl_check_protocol(int fd, int family, uint8_t protocol, uint32_t table, struct error *err)
+{
+    const struct capture_rule wanted = {.family = family, .protocol = protocol, .table = table};
+    struct search search = {.wanted = &wanted};
+    int r = list_all(fd, RTM_GETRULE, sizeof(struct fib_rule_hdr), (uint8_t)family, "routing rules", compare_rule, &search, err);
+    if (r < 0 || search.found)
+        return r;
+    return error_set(err, ENOENT, "the routing rule that captures TCP over %s is gone", family == AF_INET ? "IPv4" : "IPv6");
 }
 
 struct each_link {

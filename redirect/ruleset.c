@@ -1,12 +1,13 @@
 /*
- * The ruleset, in nft's words (P4 and P6 are the ports of our own sockets, which live on 127.0.0.1 and ::1):
+ * The ruleset, in nft's words (P4 and P6 are the ports of our own sockets, which live on 127.0.0.1 and ::1). Here TCP is led to
+ * them by NAT, as it has to be where the namespace has links of its own:
  *
  *   table inet sallyport {
  *     set ports { type inet_service; flags interval, constant }
  *     chain forward { type filter hook forward priority 0; policy drop; counter drop }
  *     chain input   { type filter hook input priority 0; policy drop
- *       ct state established,related accept
  *       iif lo accept                                    everything of ours goes over lo
+ *       ct state established,related accept
  *       drop }
  *     chain output  { type filter hook output priority 0; policy drop
  *       meta l4proto tcp ct state established,related accept
@@ -23,6 +24,24 @@
  *       meta nfproto ipv4 udp dport 53 redirect to :P4   (and tcp, and IPv6)
  *       <local> accept                                   a server of the command's own stays its own
  *       meta nfproto ipv4 tcp dport @ports redirect to :P4   (and IPv6) }
+ *
+ *   In a namespace that is ours TCP is not translated, and not tracked: a routing rule makes whatever is TCP local (sealed.c), so
+ *   it goes over lo as it is, to a transparent socket of ours (a tenth less for each new flow, and for each small packet):
+ *
+ *     chain tracking { type filter hook output priority -300
+ *       meta l4proto tcp notrack }
+ *     chain streams { type filter hook prerouting priority -150
+ *       meta l4proto tcp iif lo tcp flags & (syn | ack) != syn accept       of a connection that is up
+ *       meta nfproto ipv4 tcp dport 53 tproxy ip to 127.0.0.1:P4 accept      (and IPv6)
+ *       <local> accept
+ *       meta nfproto ipv4 tcp dport @ports tproxy ip to 127.0.0.1:P4 accept  (and IPv6)
+ *       meta l4proto tcp reject with tcp reset                               our socket is gone }
+ *     in output, in front:            meta l4proto tcp oif lo tcp flags & (syn | ack) != syn accept
+ *                                     meta l4proto tcp oif lo tcp dport @ports accept
+ *     and behind <local> accept:      meta l4proto tcp oif lo tcp dport 53 accept
+ *                                     meta l4proto tcp log group G snaplen 128
+ *                                     meta l4proto tcp reject with tcp reset
+ *     none of the rules for TCP that ask for a state, and none for TCP in nat
  *
  *   and when the policy has rules for UDP or for echo requests (packets.h; M is our mark, U4 and U6 transparent sockets)
  *
@@ -49,6 +68,7 @@
  * itself. The ICMP error quotes a connection that was never confirmed, so conntrack may call it invalid:
  * hence <local> stands in front of `ct state invalid`.
  *   - `reject` drops the packet as well, so sendto(2) on an unconnected socket fails at once with EPERM.
+ *   - A packet keeps its route, and that it is not tracked, on its way over lo (loopback_xmit(), nf_conntrack_in()).
  *   - Kernel-made neighbour discovery and MLD are untracked (nf_conntrack_proto_icmpv6.c); a process cannot
  * make its packets untracked without CAP_NET_ADMIN.
  */
@@ -64,11 +84,13 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <netinet/in.h>
 #include <stdbool.h>
+#include <string.h>
 
 #define LOOPBACK_LINK 1
 #define PRIORITY_FILTER 0
 #define PRIORITY_NAT (-101) /* before what engines put there, as the redirect to Docker's own name server */
 #define PRIORITY_MANGLE (-150)
+#define PRIORITY_RAW (-300)
 #define DNS_PORT 53
 
 /* ---- matches of its own ---- */
@@ -108,11 +130,11 @@ static void drop_rest(struct nft_batch *b, const char *chain)
 
 static void put_input(struct nft_batch *b)
 {
-    for_state(b, "input", NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED), NF_ACCEPT, "accepting answers");
     nft_rule(b, "input");
     match_input_link(b, LOOPBACK_LINK);
     nft_verdict(b, NF_ACCEPT);
     nft_rule_done(b, "accepting what comes over lo");
+    for_state(b, "input", NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED), NF_ACCEPT, "accepting answers");
     drop_rest(b, "input");
 }
 
@@ -208,14 +230,70 @@ static void put_leaving(struct nft_batch *b)
     nft_rule_done(b, "keeping captured packets inside");
 }
 
-/* What goes out by UDP is asked about each time: its rule may be gone, and nobody would answer. */
-static void accept_established(struct nft_batch *b)
+/* ---- TCP, not translated and not tracked ---- */
+
+static void match_tcp_over_lo(struct nft_batch *b, uint32_t link)
 {
-    nft_rule(b, "output");
+    const uint32_t loopback = LOOPBACK_LINK;
     nft_match_protocol(b, IPPROTO_TCP);
-    nft_match_state(b, NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED));
+    nft_load_meta(b, link);
+    nft_compare(b, NFT_CMP_EQ, &loopback, sizeof(loopback));
+}
+
+static void put_tracking(struct nft_batch *b)
+{
+    nft_rule(b, "tracking");
+    nft_match_protocol(b, IPPROTO_TCP);
+    nft_untrack(b);
+    nft_rule_done(b, "leaving TCP untracked");
+}
+
+/* Most packets belong to a connection that is up: nothing more is asked of them, and each has the very socket's addresses. */
+static void accept_connected(struct nft_batch *b, const char *chain)
+{
+    nft_rule(b, chain);
+    match_tcp_over_lo(b, strcmp(chain, "output") ? NFT_META_IIF : NFT_META_OIF);
+    nft_match_no_syn(b);
     nft_verdict(b, NF_ACCEPT);
-    nft_rule_done(b, "accepting established connections");
+    nft_rule_done(b, "accepting connections that are up");
+}
+
+/* `port` 0: the policy's. */
+static void catch_stream(struct nft_batch *b, int family, uint16_t port, uint16_t to)
+{
+    if (to == 0)
+        return;
+    nft_rule(b, "streams");
+    nft_match_family(b, family);
+    nft_match_protocol(b, IPPROTO_TCP);
+    if (port)
+        nft_match_port(b, port);
+    else
+        nft_match_port_set(b, RULESET_PORTS);
+    nft_tproxy(b, family, to);
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "capturing TCP");
+}
+
+static void put_streams(struct nft_batch *b, const struct ruleset *ruleset)
+{
+    accept_connected(b, "streams");
+    catch_stream(b, AF_INET, DNS_PORT, ruleset->dns_tcp[0]);
+    catch_stream(b, AF_INET6, DNS_PORT, ruleset->dns_tcp[1]);
+    accept_local(b, "streams", ruleset);
+    catch_stream(b, AF_INET, 0, ruleset->tcp[0]);
+    catch_stream(b, AF_INET6, 0, ruleset->tcp[1]);
+    nft_rule(b, "streams");
+    nft_match_protocol(b, IPPROTO_TCP);
+    nft_reject(b, NFT_REJECT_TCP_RST, 0);
+    nft_rule_done(b, "rejecting TCP that nobody takes");
+}
+
+/* ---- output ---- */
+
+/* What goes out by UDP is asked about each time: its rule may be gone, and nobody would answer. */
+static void accept_answers(struct nft_batch *b)
+{
     nft_rule(b, "output");
     nft_match_reply(b);
     nft_match_state(b, NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED));
@@ -223,15 +301,62 @@ static void accept_established(struct nft_batch *b)
     nft_rule_done(b, "accepting answers");
 }
 
-static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
+static void judge_tracked_tcp(struct nft_batch *b)
 {
-    accept_established(b);
+    nft_rule(b, "output");
+    nft_match_protocol(b, IPPROTO_TCP);
+    nft_match_state(b, NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED));
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "accepting established connections");
+    accept_answers(b);
     nft_rule(b, "output");
     nft_match_protocol(b, IPPROTO_TCP);
     nft_match_state(b, NF_CT_STATE_INVALID_BIT);
     nft_verdict(b, NF_DROP);
     nft_rule_done(b, "dropping invalid segments");
+}
+
+static void accept_streams(struct nft_batch *b)
+{
+    accept_connected(b, "output");
+    nft_rule(b, "output");
+    match_tcp_over_lo(b, NFT_META_OIF);
+    nft_match_port_set(b, RULESET_PORTS);
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "accepting captured TCP");
+}
+
+static void reject_tcp(struct nft_batch *b)
+{
+    nft_rule(b, "output");
+    nft_match_protocol(b, IPPROTO_TCP);
+    nft_reject(b, NFT_REJECT_TCP_RST, 0);
+    nft_rule_done(b, "rejecting TCP");
+}
+
+static void refuse_other_streams(struct nft_batch *b, const struct ruleset *ruleset)
+{
+    nft_rule(b, "output");
+    match_tcp_over_lo(b, NFT_META_OIF);
+    nft_match_port(b, DNS_PORT);
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "accepting captured DNS");
+    if (ruleset->nflog_group >= 0) {
+        nft_rule(b, "output");
+        nft_match_protocol(b, IPPROTO_TCP);
+        nft_log(b, (uint16_t)ruleset->nflog_group);
+        nft_rule_done(b, "logging refused TCP");
+    }
+    reject_tcp(b);
+    accept_answers(b);
+}
+
+static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
+{
+    (ruleset->transparent ? accept_streams : judge_tracked_tcp)(b);
     accept_local(b, "output", ruleset);
+    if (ruleset->transparent)
+        refuse_other_streams(b, ruleset);
     for_state(b, "output", NF_CT_STATE_INVALID_BIT, NF_DROP, "dropping invalid packets");
     for_state(b, "output", NF_CT_STATE_UNTRACKED_BIT, NF_DROP, "dropping neighbour discovery");
     if (captures_packets(ruleset))
@@ -246,10 +371,8 @@ static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
         nft_log(b, (uint16_t)ruleset->nflog_group);
         nft_rule_done(b, "logging refused packets");
     }
-    nft_rule(b, "output");
-    nft_match_protocol(b, IPPROTO_TCP);
-    nft_reject(b, NFT_REJECT_TCP_RST, 0);
-    nft_rule_done(b, "rejecting TCP");
+    if (!ruleset->transparent)
+        reject_tcp(b);
     nft_rule(b, "output");
     nft_reject(b, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED);
     nft_rule_done(b, "rejecting the rest");
@@ -270,10 +393,12 @@ static void redirect_port(struct nft_batch *b, int family, uint8_t protocol, uin
 static void put_nat(struct nft_batch *b, const struct ruleset *ruleset)
 {
     static const int family[2] = {AF_INET, AF_INET6};
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++)
         redirect_port(b, family[i], IPPROTO_UDP, DNS_PORT, ruleset->dns_udp[i]);
+    if (ruleset->transparent)
+        return;
+    for (int i = 0; i < 2; i++)
         redirect_port(b, family[i], IPPROTO_TCP, DNS_PORT, ruleset->dns_tcp[i]);
-    }
     accept_local(b, "nat", ruleset);
     for (int i = 0; i < 2; i++) {
         if (ruleset->tcp[i] == 0)
@@ -298,6 +423,10 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
     nft_chain(b, "input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, NF_DROP);
     nft_chain(b, "output", "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, NF_DROP);
     nft_chain(b, "nat", "nat", NF_INET_LOCAL_OUT, PRIORITY_NAT, NF_ACCEPT);
+    if (ruleset->transparent) {
+        nft_chain(b, "tracking", "filter", NF_INET_LOCAL_OUT, PRIORITY_RAW, NF_ACCEPT);
+        nft_chain(b, "streams", "filter", NF_INET_PRE_ROUTING, PRIORITY_MANGLE, NF_ACCEPT);
+    }
     if (captures_packets(ruleset)) {
         nft_chain(b, "packets", "route", NF_INET_LOCAL_OUT, PRIORITY_MANGLE, NF_ACCEPT);
         nft_chain(b, "caught", "filter", NF_INET_PRE_ROUTING, PRIORITY_MANGLE, NF_ACCEPT);
@@ -307,6 +436,10 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
     drop_rest(b, "forward");
     put_input(b);
     put_nat(b, ruleset);
+    if (ruleset->transparent) {
+        put_tracking(b);
+        put_streams(b, ruleset);
+    }
     if (captures_packets(ruleset)) {
         put_packets(b, ruleset);
         put_caught(b, ruleset);

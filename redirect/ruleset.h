@@ -19,7 +19,8 @@
     4096 /* separate port ranges; a batch is one message, bounded by the socket's buffer */
 
 struct ruleset {
-    const struct acl_port_range *ports; /* TCP ports to redirect: sorted, disjoint */
+    bool transparent;                   /* TCP sockets are, and TCP is routed to lo (sealed.c): it is neither translated nor tracked */
+    const struct acl_port_range *ports; /* TCP ports to capture: sorted, disjoint */
     size_t port_count;
     const struct cidr *local; /* networks that are this namespace itself; prefix lengths in whole bytes */
     size_t local_count;

@@ -1,11 +1,15 @@
 /*
  * Building a sealed namespace. The order is the argument:
  *
- *   lo up → sockets → ruleset → link, addresses, routes → check that nothing leads out → self-test
+ *   lo up → sockets → ruleset → link, addresses, routes → check that nothing leads out → routing rules → self-test
  *   again (sealed_resume): check that nothing leads out → sockets on the ports of before → check that the ruleset is that of before
  *
  * Until the ruleset is in force there is no route to anywhere, and from then on its policies are drop. lo
  * comes first only because 127.0.0.1 and ::1 must exist to be bound.
+ *
+ * TCP of a sealed namespace is not translated: a routing rule sends it to lo as it is, where TPROXY hands it to a transparent socket
+ * (ruleset.c). So connection tracking has no part in it. Where the kernel lacks something of that, it is done by NAT, as in an
+ * attached namespace, whose routes are others' business.
  *
  * Limits: settings under /proc/sys/net are comfort (ping without privilege, ports below 1024), never part of
  * the seal, so where /proc/sys is read-only the build goes on without them.
@@ -24,7 +28,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
+#include <linux/in6.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,6 +40,7 @@
 #define PEER_NAME "eth0-closed"
 #define LOOPBACK_LINK 1
 #define BACKLOG 4096
+#define STREAMS_TABLE 9441 /* of routes; packets.h has the other */
 
 void capture_sockets_close(struct capture_sockets *sockets)
 {
@@ -72,6 +79,11 @@ void sealed_plan_policy(const struct acl_policy *policy, bool every_port, struct
     }
 }
 
+static bool translates(const struct sealed_plan *plan)
+{
+    return plan->attached || plan->translate;
+}
+
 static bool wants_packets(const struct sealed_plan *plan)
 {
     return plan->udp_port_count > 0 || plan->echo;
@@ -96,6 +108,7 @@ void sealed_note_sockets(const struct capture_sockets *sockets, struct sealed_pa
         past->ports[i] = port_of(all[i]);
         past->cookies[i] = cookie_of(all[i]);
     }
+    past->transparent = sockets->tcp[0] >= 0 && socket_is_transparent(sockets->tcp[0], AF_INET);
 }
 
 bool sealed_place_socket(const struct sealed_past *past, int fd, struct capture_sockets *sockets)
@@ -173,9 +186,17 @@ static void apply_settings(void)
 
 /* ---- sockets ---- */
 
+static int make_transparent(int fd, int family, struct error *err)
+{
+    static const int on = 1;
+    int r = family == AF_INET ? setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &on, sizeof(on))
+                              : setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &on, sizeof(on));
+    return r < 0 ? error_errno(err, errno, "cannot make a socket transparent") : 0;
+}
+
 /* A socket on the loopback address of its family; port 0: any free one. -EAFNOSUPPORT when there is no such family
  * here. */
-static int open_socket(int family, int type, uint16_t port, struct error *err)
+static int open_socket(int family, int type, bool transparent, uint16_t port, struct error *err)
 {
     static const int on = 1;
     struct addr loopback = {0};
@@ -189,6 +210,9 @@ static int open_socket(int family, int type, uint16_t port, struct error *err)
         return error_errno(err, errno, "cannot open a socket");
     if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
         return error_errno(err, errno, "cannot make a socket IPv6 only");
+    int r = transparent ? make_transparent(fd, family, err) : 0;
+    if (r < 0)
+        return r;
     /* Connections of the one before, in TIME_WAIT or still open on the container's side, keep no port from its successor. */
     if (type == SOCK_STREAM && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
         return error_errno(err, errno, "cannot set SO_REUSEADDR");
@@ -203,10 +227,10 @@ static int open_socket(int family, int type, uint16_t port, struct error *err)
 }
 
 /* `slot` is one of the sockets; it gets the port it had before, when there is a before. */
-static int open_into(int family, int type, const struct sealed_past *past, struct capture_sockets *sockets, int *slot,
+static int open_into(int family, int type, bool transparent, const struct sealed_past *past, struct capture_sockets *sockets, int *slot,
                      struct error *err)
 {
-    int fd = open_socket(family, type, past ? past->ports[slot - (int *)sockets] : 0, err);
+    int fd = open_socket(family, type, transparent, past ? past->ports[slot - (int *)sockets] : 0, err);
     if (fd < 0)
         return fd;
     *slot = fd;
@@ -214,16 +238,16 @@ static int open_into(int family, int type, const struct sealed_past *past, struc
 }
 
 /* A kernel without IPv6 (or with it switched off for good) leaves -1. */
-static int open_family(int i, const struct sealed_past *past, struct capture_sockets *sockets, struct error *err)
+static int open_family(int i, bool transparent, const struct sealed_past *past, struct capture_sockets *sockets, struct error *err)
 {
     int family = i == 0 ? AF_INET : AF_INET6;
-    int r = open_into(family, SOCK_STREAM, past, sockets, &sockets->tcp[i], err);
+    int r = open_into(family, SOCK_STREAM, transparent, past, sockets, &sockets->tcp[i], err);
     if (r == -EAFNOSUPPORT && family == AF_INET6)
         return 0;
     if (r == 0)
-        r = open_into(family, SOCK_STREAM, past, sockets, &sockets->dns_tcp[i], err);
+        r = open_into(family, SOCK_STREAM, transparent, past, sockets, &sockets->dns_tcp[i], err);
     if (r == 0)
-        r = open_into(family, SOCK_DGRAM, past, sockets, &sockets->dns_udp[i], err);
+        r = open_into(family, SOCK_DGRAM, false, past, sockets, &sockets->dns_udp[i], err);
     return r;
 }
 
@@ -281,7 +305,8 @@ static int apply_ruleset(const struct sealed_plan *plan, const struct capture_so
         if (r < 0)
             return r;
     }
-    struct ruleset ruleset = {.ports = plan->ports,
+    struct ruleset ruleset = {.transparent = socket_is_transparent(sockets->tcp[0], AF_INET),
+                              .ports = plan->ports,
                               .port_count = plan->port_count,
                               .local = local,
                               .local_count = count,
@@ -349,7 +374,22 @@ static int address_family(int route, int family, uint32_t link, struct error *er
     return r < 0 ? r : rtnl_add_default_route(route, link, &inside.gateway, &inside.address, err);
 }
 
-static int build_link(int route, enum sealed_link kind, bool ipv6, struct error *err)
+/* Whatever is TCP goes to lo, but seems to have come by the link: sockets bound to the link get their answers. */
+static int route_streams(int route, uint32_t link, bool ipv6, struct error *err)
+{
+    struct inside inside4 = inside_of(AF_INET), inside6 = inside_of(AF_INET6);
+    int r = rtnl_route_protocol(route, IPPROTO_TCP, link, &inside4.address, STREAMS_TABLE, err);
+    return r < 0 || !ipv6 ? r : rtnl_route_protocol(route, IPPROTO_TCP, link, &inside6.address, STREAMS_TABLE, err);
+}
+
+static void unroute_streams(int route)
+{
+    rtnl_unroute_protocol(route, AF_INET, IPPROTO_TCP, STREAMS_TABLE);
+    rtnl_unroute_protocol(route, AF_INET6, IPPROTO_TCP, STREAMS_TABLE);
+}
+
+/* *ret_link is the link that leads to addresses that are not the namespace's own. */
+static int build_link(int route, enum sealed_link kind, bool ipv6, uint32_t *ret_link, struct error *err)
 {
     uint32_t link = LOOPBACK_LINK, peer;
     int r = add_link(route, kind, err);
@@ -365,6 +405,7 @@ static int build_link(int route, enum sealed_link kind, bool ipv6, struct error 
     r = address_family(route, AF_INET, link, err);
     if (r == 0 && ipv6)
         r = address_family(route, AF_INET6, link, err);
+    *ret_link = link;
     return r < 0 ? r : rtnl_check_closed(route, err);
 }
 
@@ -374,9 +415,10 @@ static int open_sockets(const struct sealed_plan *plan, const struct sealed_past
                         int *ret_nflog_group, struct error *err)
 {
     uint16_t group = 0;
-    int r = open_family(0, past, sockets, err);
+    bool transparent = past ? past->transparent : !translates(plan);
+    int r = open_family(0, transparent, past, sockets, err);
     if (r == 0)
-        r = open_family(1, past, sockets, err);
+        r = open_family(1, transparent, past, sockets, err);
     if (r == 0 && wants_packets(plan))
         r = packets_open(past, sockets, err);
     if (r < 0)
@@ -392,6 +434,7 @@ static int open_sockets(const struct sealed_plan *plan, const struct sealed_past
 static int build(const struct sealed_plan *plan, struct capture_sockets *sockets, int *ret_group,
                  bool *ret_touched, struct error *err)
 {
+    uint32_t link = LOOPBACK_LINK;
     _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
     int r = route < 0 ? route : 0;
     if (r == 0 && !plan->attached)
@@ -411,10 +454,30 @@ static int build(const struct sealed_plan *plan, struct capture_sockets *sockets
      * ruleset. */
     write_setting("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
     if (r == 0 && !plan->attached)
-        r = build_link(route, plan->link, sockets->tcp[1] >= 0, err);
+        r = build_link(route, plan->link, sockets->tcp[1] >= 0, &link, err);
+    if (r == 0 && !translates(plan))
+        r = route_streams(route, link, sockets->tcp[1] >= 0, err);
     if (r == 0 && wants_packets(plan))
         r = packets_route(route, sockets->udp[1] >= 0, err);
     return r == 0 ? selftest_run(sockets, plan, err) : r;
+}
+
+/* By NAT where the kernel cannot do otherwise. */
+static int build_either_way(const struct sealed_plan *plan, struct capture_sockets *sockets, int *ret_group, bool *ret_touched,
+                            struct error *err)
+{
+    struct sealed_plan less = *plan;
+    int r = build(plan, sockets, ret_group, ret_touched, err);
+    if (r == 0 || !*ret_touched || translates(plan))
+        return r;
+    less.translate = true;
+    capture_sockets_close(sockets);
+    sealed_remove(plan->attached, NULL);
+    struct error why = *err;
+    r = build(&less, sockets, ret_group, ret_touched, err);
+    if (r == 0)
+        log_warning("TCP is captured by NAT here: %s", why.text);
+    return r;
 }
 
 /* Without UDP and ping, when these are what cannot be had and nobody asked for them by a rule. */
@@ -422,7 +485,7 @@ static int build_what_can_be(const struct sealed_plan *plan, struct capture_sock
                              struct error *err)
 {
     struct sealed_plan less = *plan;
-    int r = build(plan, sockets, ret_group, ret_touched, err);
+    int r = build_either_way(plan, sockets, ret_group, ret_touched, err);
     if (r == 0 || !*ret_touched || !plan->packets_optional || !wants_packets(plan))
         return r;
     less.udp_port_count = 0;
@@ -430,7 +493,7 @@ static int build_what_can_be(const struct sealed_plan *plan, struct capture_sock
     capture_sockets_close(sockets);
     sealed_remove(plan->attached, NULL);
     struct error why = *err;
-    r = build(&less, sockets, ret_group, ret_touched, err);
+    r = build_either_way(&less, sockets, ret_group, ret_touched, err);
     if (r == 0)
         log_warning("UDP and ping stay refused: %s", why.text);
     return r;
@@ -453,14 +516,6 @@ int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, 
     *ret = sockets;
     *ret_group = group;
     return 0;
-}
-
-int sealed_build(const struct acl_port_range *ports, size_t port_count, enum sealed_link link,
-                 struct capture_sockets *ret, struct error *err)
-{
-    const struct sealed_plan plan = {.ports = ports, .port_count = port_count, .link = link};
-    int group;
-    return sealed_capture(&plan, ret, &group, err);
 }
 
 static int check_closed(const struct sealed_plan *plan, struct error *err)
@@ -551,6 +606,8 @@ int sealed_remove(bool attached, struct error *err)
             return r;
     }
     packets_unroute(route);
+    if (!attached)
+        unroute_streams(route);
     return ruleset_remove(err);
 }
 
@@ -559,7 +616,15 @@ int sealed_fingerprint(uint64_t *ret, struct error *err)
     return ruleset_fingerprint(ret, err);
 }
 
-int sealed_verify(bool attached, uint64_t fingerprint, struct error *err)
+static int check_streams(int route, const struct sealed_past *past, struct error *err)
+{
+    if (!past->transparent)
+        return 0;
+    int r = rtnl_check_protocol(route, AF_INET, IPPROTO_TCP, STREAMS_TABLE, err);
+    return r < 0 || past->ports[1] == 0 ? r : rtnl_check_protocol(route, AF_INET6, IPPROTO_TCP, STREAMS_TABLE, err);
+}
+
+int sealed_verify(bool attached, const struct sealed_past *past, struct error *err)
 {
     uint64_t now = 0;
     _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
@@ -568,7 +633,8 @@ int sealed_verify(bool attached, uint64_t fingerprint, struct error *err)
         return r;
     if (now == 0)
         return error_set(err, ENOENT, "the ruleset is gone");
-    if (now != fingerprint)
+    if (now != past->fingerprint)
         return error_set(err, ESTALE, "the ruleset was changed by somebody else");
-    return attached ? 0 : rtnl_check_closed(route, err);
+    r = check_streams(route, past, err);
+    return r < 0 || attached ? r : rtnl_check_closed(route, err);
 }

@@ -2,7 +2,7 @@
  * The sealed namespace (DESIGN section 3): a network namespace with no link to the outside, whose packets can only end
  * in the gateway's own sockets.
  *
- * sealed_build() runs *inside* the new namespace (a short-lived child; see enclosure.h), needs CAP_NET_ADMIN over it and
+ * sealed_capture() runs *inside* the new namespace (a short-lived child; see enclosure.h), needs CAP_NET_ADMIN over it and
  * nothing else: no program is started, everything is netlink (libmnl, libnftnl).
  */
 #pragma once
@@ -16,7 +16,7 @@
 
 /* The sockets of one captured namespace, created in it. -1 where there is none (a family the kernel lacks). */
 struct capture_sockets {
-    int tcp[2];     /* [0] IPv4, [1] IPv6: listening; accepted flows carry SO_ORIGINAL_DST */
+    int tcp[2];     /* [0] IPv4, [1] IPv6: listening; transparent, else accepted flows carry SO_ORIGINAL_DST */
     int dns_udp[2]; /* bound */
     int dns_tcp[2]; /* listening */
     int nflog;      /* netlink: packets that the ruleset refused, captured echo requests; -1 when the kernel has no NFLOG */
@@ -34,6 +34,7 @@ struct sealed_past {
     int group;                         /* of NFLOG; -1: none */
     uint64_t fingerprint;              /* of the ruleset */
     uint64_t plan;                     /* a hash of the plan the ruleset was made by; 0: nothing is known */
+    bool transparent;                  /* are the sockets for TCP? */
 };
 /* Notes ports and cookies. */
 void sealed_note_sockets(const struct capture_sockets *sockets, struct sealed_past *past);
@@ -51,18 +52,13 @@ enum sealed_link { SEALED_LINK_AUTO, SEALED_LINK_DUMMY, SEALED_LINK_VETH, SEALED
 #define SEALED_GATEWAY6 "fd00::2"
 #define SEALED_RESOLVER6 "fd00::3"
 
-/* Build links, addresses, routes, sysctls, sockets and the ruleset, and test it: a connection to an unroutable address
- * must come back to our own listener with the original destination intact, a port that no rule names must be refused at
- * once, for both families. All or an error; on error every socket is closed. `ports` are the TCP ports to redirect. */
-int sealed_build(const struct acl_port_range *ports, size_t port_count, enum sealed_link link,
-                 struct capture_sockets *ret, struct error *err);
-
-/* The same, for containers that others made, and what else a daemon needs. All of it runs inside the namespace. */
+/* How a namespace is to be captured. All that follows runs inside the namespace. */
 struct sealed_plan {
     const struct acl_port_range *ports;
     size_t port_count;
     enum sealed_link link;
     bool attached; /* the namespace keeps its own links: no link is added, and none is refused */
+    bool translate; /* TCP by NAT. An attached namespace has it so; in a sealed one it costs more, and is for kernels that lack the other way */
     const struct acl_port_range *udp_ports; /* UDP to capture, and whether echo requests */
     size_t udp_port_count;
     bool echo;
@@ -76,8 +72,10 @@ int sealed_open_more(const struct sealed_plan *plan, const struct capture_socket
                      struct error *err);
 /* Moves the descriptors of `from` into the places of `to`, which are empty. */
 void capture_sockets_join(struct capture_sockets *to, struct capture_sockets *from);
-/* What sealed_build() does, by plan, also where it was done before: rules and addresses are replaced, sockets new. *ret_group is
- * what sealed_update() wants to know. A namespace with a link that leads out is refused before anything in it is touched: it may
+/* Build links, addresses, routes, sysctls, sockets and the ruleset, and test it: a connection to an unroutable address must come
+ * back to our own listener with the original destination intact, a port that no rule names must be refused at once, for both
+ * families. All or an error; on error every socket is closed. Where it was done before, rules and addresses are replaced, sockets
+ * new. *ret_group is what sealed_update() wants to know. A namespace with a link that leads out is refused before anything in it is touched: it may
  * be somebody's. When it fails later, what it did is taken back. */
 int sealed_capture(const struct sealed_plan *plan, struct capture_sockets *ret, int *ret_group, struct error *err);
 /* A namespace that was captured before, by the same plan, and whose sockets were lost: new ones on the same ports make the ruleset
@@ -91,8 +89,8 @@ int sealed_renew(const struct sealed_plan *plan, const struct sealed_past *past,
 int sealed_update(const struct sealed_plan *plan, const struct capture_sockets *sockets, int group, struct error *err);
 /* Take back what sealed_capture() put there. No error when there is nothing. A link that leads out is never touched. */
 int sealed_remove(bool attached, struct error *err);
-/* 0 when all is in force as `fingerprint` says (that of ruleset_fingerprint() after sealed_capture() or sealed_update()). */
-int sealed_verify(bool attached, uint64_t fingerprint, struct error *err);
+/* 0 when all is in force as `past` says (its fingerprint that of sealed_fingerprint() after sealed_capture() or sealed_update()). */
+int sealed_verify(bool attached, const struct sealed_past *past, struct error *err);
 int sealed_fingerprint(uint64_t *ret, struct error *err);
 
 /* The original destination of an accepted TCP socket, by its family (SO_ORIGINAL_DST at SOL_IP, or
@@ -100,3 +98,6 @@ int sealed_fingerprint(uint64_t *ret, struct error *err);
  * local address: -ELOOP when nothing was redirected, so that the client dialled the listener itself. Works from any
  * namespace. */
 int original_destination(int fd, int family, struct addr *ret);
+/* The same for a connection of a transparent listener, which is bound to `listener`. */
+int transparent_destination(int fd, const struct addr *listener, struct addr *ret);
+bool socket_is_transparent(int fd, int family);

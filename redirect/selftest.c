@@ -96,24 +96,39 @@ static int accept_from(const struct selftest *t, int listener, const struct addr
     }
 }
 
-/* TCP to `port` arrives at `listener`, from the socket that dialled, with the destination that was dialled.
- */
-static int check_redirected(struct selftest *t, int listener, uint16_t port)
+/* Closed by a reset: a connection in TIME_WAIT would keep a port from the servers of the namespace. */
+static void abandon(int fd)
+{
+    static const struct linger now = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
+static int own_address(int fd, struct addr *ret)
 {
     struct sockaddr_storage own;
     socklen_t length = sizeof(own);
-    struct addr client, dialled;
+    if (getsockname(fd, (struct sockaddr *)&own, &length) < 0)
+        return -errno;
+    return addr_from_sockaddr((struct sockaddr *)&own, ret) ? 0 : -EAFNOSUPPORT;
+}
+
+/* TCP to `port` arrives at `listener`, from the socket that dialled, with the destination that was dialled.
+ */
+static int check_captured(struct selftest *t, int listener, uint16_t port)
+{
+    struct addr client, dialled, ours;
     t->target.port = port;
     _cleanup_fd_ int fd = dial(t, SOCK_STREAM);
     if (fd < 0)
         return failed(t, -fd, "cannot connect");
-    if (getsockname(fd, (struct sockaddr *)&own, &length) < 0 ||
-        !addr_from_sockaddr((struct sockaddr *)&own, &client))
+    if (own_address(fd, &client) < 0 || own_address(listener, &ours) < 0)
         return failed(t, errno, "no local address");
     _cleanup_fd_ int accepted = accept_from(t, listener, &client);
     if (accepted < 0)
         return failed(t, -accepted, "the connection does not come back to the listener");
-    int r = original_destination(accepted, t->target.family, &dialled);
+    abandon(fd);
+    int r = socket_is_transparent(listener, t->target.family) ? transparent_destination(accepted, &ours, &dialled)
+                                                               : original_destination(accepted, t->target.family, &dialled);
     if (r < 0)
         return failed(t, -r, "no original destination");
     return addr_equal(&dialled, &t->target) ? 0
@@ -303,9 +318,9 @@ static int check_family(struct selftest *t, int i, const struct capture_sockets 
              unnamed = unnamed_port(plan->ports, plan->port_count);
     int r = 0;
     if (named != 0)
-        r = check_redirected(t, sockets->tcp[i], named);
+        r = check_captured(t, sockets->tcp[i], named);
     if (r == 0)
-        r = check_redirected(t, sockets->dns_tcp[i], DNS_PORT);
+        r = check_captured(t, sockets->dns_tcp[i], DNS_PORT);
     if (r == 0)
         r = check_dns(t, sockets->dns_udp[i]);
     if (r == 0 && unnamed != 0)

@@ -45,8 +45,9 @@ static json_t *numbers(const struct sealed_past *past, bool cookies)
 
 static json_t *format_past(const struct sealed_past *past)
 {
-    return json_pack("{s:o, s:o, s:i, s:I, s:I}", "ports", numbers(past, false), "cookies", numbers(past, true), "group",
-                     past->group, "fingerprint", (json_int_t)past->fingerprint, "plan", (json_int_t)past->plan);
+    return json_pack("{s:o, s:o, s:i, s:I, s:I, s:b}", "ports", numbers(past, false), "cookies", numbers(past, true), "group",
+                     past->group, "fingerprint", (json_int_t)past->fingerprint, "plan", (json_int_t)past->plan, "transparent",
+                     past->transparent);
 }
 
 /* Of another version, with other sockets, or not there: it stays all zero, and the namespace is captured from the start. */
@@ -54,9 +55,10 @@ static void parse_past(json_t *root, struct sealed_past *ret)
 {
     json_t *ports, *cookies;
     json_int_t fingerprint, plan;
+    int transparent = 0; /* as before there were such */
     struct sealed_past past = {0};
-    if (!root || json_unpack(root, "{s:o, s:o, s:i, s:I, s:I}", "ports", &ports, "cookies", &cookies, "group", &past.group,
-                             "fingerprint", &fingerprint, "plan", &plan) < 0)
+    if (!root || json_unpack(root, "{s:o, s:o, s:i, s:I, s:I, s?b}", "ports", &ports, "cookies", &cookies, "group", &past.group,
+                             "fingerprint", &fingerprint, "plan", &plan, "transparent", &transparent) < 0)
         return;
     if (json_array_size(ports) != CAPTURE_SOCKETS || json_array_size(cookies) != CAPTURE_SOCKETS)
         return;
@@ -66,6 +68,7 @@ static void parse_past(json_t *root, struct sealed_past *ret)
     }
     past.fingerprint = (uint64_t)fingerprint;
     past.plan = (uint64_t)plan;
+    past.transparent = transparent;
     *ret = past;
 }
 
