@@ -22,13 +22,14 @@ int own_address_open(struct error *err)
     return fd;
 }
 
-static int ask(int socket, const struct addr *address)
+static int ask(int socket, const struct addr *address, uint32_t sequence)
 {
     alignas(struct nlmsghdr) char buffer[256];
     size_t size = address->family == AF_INET ? 4 : 16;
     struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
     request->nlmsg_type = RTM_GETROUTE;
     request->nlmsg_flags = NLM_F_REQUEST;
+    request->nlmsg_seq = sequence;
     struct rtmsg *route = mnl_nlmsg_put_extra_header(request, sizeof(*route));
     route->rtm_family = address->family;
     route->rtm_dst_len = (unsigned char)(size * 8);
@@ -36,17 +37,37 @@ static int ask(int socket, const struct addr *address)
     return send(socket, request, request->nlmsg_len, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
+/* The kernel could not look, which is not the same as: there is no route, so it will not be reached either. */
+static bool is_trouble(const struct nlmsghdr *answer)
+{
+    const struct nlmsgerr *e = mnl_nlmsg_get_payload(answer);
+    return mnl_nlmsg_get_payload_len(answer) < sizeof(*e) || e->error == 0 || e->error == -ENOMEM || e->error == -ENOBUFS ||
+           e->error == -EINTR || e->error == -EPERM;
+}
+
+/* An answer that could not be read when it was due would else be taken for that to the next question, and so on for ever. */
+static ssize_t read_answer(int socket, void *buffer, size_t size, uint32_t sequence)
+{
+    const struct nlmsghdr *answer = buffer;
+    ssize_t got;
+    do
+        got = recv(socket, buffer, size, MSG_DONTWAIT);
+    while ((got < 0 && errno == EINTR) || (got >= 0 && mnl_nlmsg_ok(answer, (int)got) && answer->nlmsg_seq != sequence));
+    return got;
+}
+
 bool own_address_is(int socket, const struct addr *address)
 {
+    static uint32_t sequence;
     alignas(struct nlmsghdr) char buffer[4096];
-    if (ask(socket, address) < 0)
+    if (ask(socket, address, ++sequence) < 0)
         return true;
-    ssize_t got = recv(socket, buffer, sizeof(buffer), MSG_DONTWAIT);
+    ssize_t got = read_answer(socket, buffer, sizeof(buffer), sequence);
     const struct nlmsghdr *answer = (const struct nlmsghdr *)buffer;
     if (got < 0 || !mnl_nlmsg_ok(answer, (int)got))
         return true;
     if (answer->nlmsg_type == NLMSG_ERROR)
-        return false; /* no route: it will not be reached either */
+        return is_trouble(answer);
     if (answer->nlmsg_type != RTM_NEWROUTE || answer->nlmsg_len < MNL_NLMSG_HDRLEN + sizeof(struct rtmsg))
         return true;
     return ((const struct rtmsg *)mnl_nlmsg_get_payload(answer))->rtm_type == RTN_LOCAL;

@@ -26,3 +26,10 @@ int netlink_transact(int fd, const void *messages, size_t length, uint32_t last,
 
 /* One request (flags NLM_F_REQUEST and NLM_F_ACK are added); `step` says in the error what was tried. */
 int netlink_request(int fd, struct nlmsghdr *request, const char *step, struct error *err);
+
+/* Sends a request for a list (NLM_F_DUMP is added) and calls `each` for every message of it, until one gives something negative, which
+ * is returned; if that is to have words, `arg` knows whose. A list that the kernel could not finish is an error, never a shorter one;
+ * one that changed while it was read is -ESTALE, after `each` had all of it: ask again, if need be. */
+typedef int (*netlink_each_fn)(const struct nlmsghdr *message, void *arg);
+int netlink_list(int fd, struct nlmsghdr *request, const char *step, netlink_each_fn each, void *arg, struct error *err);
+#define NETLINK_LIST_TRIES 5 /* more often nothing changes in a row, unless somebody sees to it */

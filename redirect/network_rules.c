@@ -612,7 +612,7 @@ static void unroute_mark(void)
         rtnl_unroute_mark(route, families[i], NETWORK_MARK, NETWORK_ROUTES);
 }
 
-int network_rules_apply(const struct config_snapshot *snapshot, const struct network_rules *networks, size_t count, struct error *err)
+static int apply_once(const struct config_snapshot *snapshot, const struct network_rules *networks, size_t count, struct error *err)
 {
     struct nft_batch b;
     bool replace = false;
@@ -634,6 +634,14 @@ int network_rules_apply(const struct config_snapshot *snapshot, const struct net
     if (r == 0 && !any_transparent(networks, count))
         unroute_mark();
     return r;
+}
+
+/* A batch whose answer got lost is in force or not, and a network must not be open that is said to be captured: so it is put there once
+ * more, which comes to the same either way. What the kernel refuses it refuses again. */
+int network_rules_apply(const struct config_snapshot *snapshot, const struct network_rules *networks, size_t count, struct error *err)
+{
+    int r = apply_once(snapshot, networks, count, err);
+    return r < 0 ? apply_once(snapshot, networks, count, err) : r;
 }
 
 int network_rules_remove(struct error *err)

@@ -350,22 +350,15 @@ static int read_addresses(const struct nlmsghdr *answer, void *data)
 int nft_address_each(int fd, const char *table, const char *set, int family,
                      void (*each)(const struct addr *address, uint64_t left_ms, void *arg), void *arg, struct error *err)
 {
-    alignas(struct nlmsghdr) char buffer[32768];
+    alignas(struct nlmsghdr) char buffer[NETLINK_REQUEST_MAX];
     struct each_address call = {family, each, arg};
-    const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    struct nlmsghdr *request = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETSETELEM, NFPROTO_INET, NLM_F_DUMP, 1);
-    int r;
+    struct nlmsghdr *request = nftnl_nlmsg_build_hdr(buffer, NFT_MSG_GETSETELEM, NFPROTO_INET, NLM_F_DUMP, 0);
     mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_TABLE, table);
     mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_SET, set);
-    if (sendto(fd, request, request->nlmsg_len, 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
-        return error_errno(err, errno, "nftables: cannot ask for a set");
-    do {
-        ssize_t got = recv(fd, buffer, sizeof(buffer), 0);
-        if (got < 0)
-            return error_errno(err, errno, "nftables: cannot read a set");
-        r = mnl_cb_run(buffer, (size_t)got, 1, 0, read_addresses, &call);
-    } while (r > 0);
-    return r < 0 && errno != ENOENT ? error_errno(err, errno, "nftables: cannot read a set") : 0;
+    int r = netlink_list(fd, request, "nftables: reading a set", read_addresses, &call, err);
+    if (r == MNL_CB_ERROR)
+        return error_set(err, EBADMSG, "nftables: a set cannot be read");
+    return r == -ENOENT || r == -ESTALE ? 0 : r; /* what came or expired meanwhile is told or not, as if it had done so before */
 }
 
 /* ---- rules: nft_rule(), any expressions in order, nft_rule_done() ---- */

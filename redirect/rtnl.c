@@ -228,10 +228,13 @@ static int capture(int fd, const struct capture_rule *what, uint32_t link, const
     return r == -EEXIST ? 0 : r;
 }
 
+/* Twice: an answer that got lost is about something that may be done or not, and who is told that it is not there has what it wants. */
 static void release(int fd, const struct capture_rule *what)
 {
-    (void)change_rule(fd, RTM_DELRULE, 0, what, NULL);
-    (void)change_route(fd, RTM_DELROUTE, 0, what->family, 0, NULL, what->table, NULL);
+    if (change_rule(fd, RTM_DELRULE, 0, what, NULL) < 0)
+        (void)change_rule(fd, RTM_DELRULE, 0, what, NULL);
+    if (change_route(fd, RTM_DELROUTE, 0, what->family, 0, NULL, what->table, NULL) < 0)
+        (void)change_route(fd, RTM_DELROUTE, 0, what->family, 0, NULL, what->table, NULL);
 }
 
 int rtnl_route_mark(int fd, int family, uint32_t mark, uint32_t table, struct error *err)
@@ -300,9 +303,9 @@ static bool is_closed_kind(const char *kind)
     return false;
 }
 
-static int check_link(const struct nlmsghdr *message, void *arg, struct error *err)
+static int check_link(const struct nlmsghdr *message, void *arg)
 {
-    (void)arg;
+    struct error *err = arg;
     const struct ifinfomsg *info = mnl_nlmsg_get_payload(message);
     struct link_facts facts = {.name = "?", .kind = ""};
     if (message->nlmsg_type != RTM_NEWLINK || info->ifi_flags & IFF_LOOPBACK)
@@ -314,45 +317,29 @@ static int check_link(const struct nlmsghdr *message, void *arg, struct error *e
                      facts.name, *facts.kind ? " of kind " : "", facts.kind);
 }
 
-typedef int (*look_fn)(const struct nlmsghdr *message, void *arg, struct error *err);
-
-/* Calls `look` for each message of a list of `what` until one gives something negative, which is returned. */
-static int list_all(int fd, uint16_t type, size_t header_size, uint8_t family, const char *what, look_fn look, void *arg,
+/* A list of `what`. */
+static int list_all(int fd, uint16_t type, size_t header_size, uint8_t family, const char *what, netlink_each_fn look, void *arg,
                     struct error *err)
 {
-    alignas(struct nlmsghdr) char buffer[32768];
+    REQUEST(buffer);
     struct nlmsghdr *request = mnl_nlmsg_put_header(buffer);
     request->nlmsg_type = type;
-    request->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
     *(uint8_t *)mnl_nlmsg_put_extra_header(request, header_size) = family; /* the first byte of all of them */
-    if (send(fd, request, request->nlmsg_len, 0) < 0)
-        return error_errno(err, errno, "cannot list the %s", what);
-    for (;;) {
-        ssize_t got = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT);
-        if (got < 0)
-            return error_errno(err, errno, "cannot list the %s", what);
-        int left = (int)got;
-        for (const struct nlmsghdr *m = (const void *)buffer; mnl_nlmsg_ok(m, left);
-             m = mnl_nlmsg_next(m, &left)) {
-            if (m->nlmsg_type == NLMSG_DONE)
-                return 0;
-            if (m->nlmsg_type == NLMSG_ERROR)
-                return error_set(err, EPROTO, "the kernel refused to list the %s", what);
-            int r = look(m, arg, err);
-            if (r < 0)
-                return r;
-        }
-    }
+    return netlink_list(fd, request, what, look, arg, err);
 }
 
-static int list_links(int fd, look_fn look, void *arg, struct error *err)
+static int list_links(int fd, netlink_each_fn look, void *arg, struct error *err)
 {
-    return list_all(fd, RTM_GETLINK, sizeof(struct ifinfomsg), AF_UNSPEC, "links", look, arg, err);
+    return list_all(fd, RTM_GETLINK, sizeof(struct ifinfomsg), AF_UNSPEC, "listing the links", look, arg, err);
 }
 
+/* A list that changed meanwhile may lack the one link that matters. */
 int rtnl_check_closed(int fd, struct error *err)
 {
-    return list_links(fd, check_link, NULL, err);
+    int r = -ESTALE;
+    for (int i = 0; i < NETLINK_LIST_TRIES && r == -ESTALE; i++)
+        r = list_links(fd, check_link, err, err);
+    return r;
 }
 
 /* Of a routing rule: what it is for. */
@@ -378,11 +365,10 @@ struct search {
     bool found;
 };
 
-static int compare_rule(const struct nlmsghdr *message, void *arg, struct error *err)
+static int compare_rule(const struct nlmsghdr *message, void *arg)
 {
     struct search *search = arg;
     struct capture_rule rule = {0};
-    (void)err;
     if (message->nlmsg_type != RTM_NEWRULE)
         return 0;
     mnl_attr_parse(message, sizeof(struct fib_rule_hdr), take_selector, &rule);
@@ -394,7 +380,9 @@ int rtnl_check_protocol(int fd, int family, uint8_t protocol, uint32_t table, st
 {
     const struct capture_rule wanted = {.family = family, .protocol = protocol, .table = table};
     struct search search = {.wanted = &wanted};
-    int r = list_all(fd, RTM_GETRULE, sizeof(struct fib_rule_hdr), (uint8_t)family, "routing rules", compare_rule, &search, err);
+    int r = -ESTALE;
+    for (int i = 0; i < NETLINK_LIST_TRIES && r == -ESTALE; i++)
+        r = list_all(fd, RTM_GETRULE, sizeof(struct fib_rule_hdr), (uint8_t)family, "listing the routing rules", compare_rule, &search, err);
     if (r < 0 || search.found)
         return r;
     return error_set(err, ENOENT, "the routing rule that captures TCP over %s is gone", family == AF_INET ? "IPv4" : "IPv6");
@@ -405,11 +393,10 @@ struct each_link {
     void *arg;
 };
 
-static int tell_link(const struct nlmsghdr *message, void *arg, struct error *err)
+static int tell_link(const struct nlmsghdr *message, void *arg)
 {
     const struct each_link *call = arg;
     struct link_facts facts = {.name = "?", .kind = ""};
-    (void)err;
     if (message->nlmsg_type != RTM_NEWLINK)
         return 0;
     mnl_attr_parse(message, sizeof(struct ifinfomsg), take_fact, &facts);
@@ -419,5 +406,8 @@ static int tell_link(const struct nlmsghdr *message, void *arg, struct error *er
 int rtnl_each_link(int fd, int (*each)(const char *name, const char *kind, void *arg), void *arg, struct error *err)
 {
     struct each_link call = {each, arg};
-    return list_links(fd, tell_link, &call, err);
+    int r = -ESTALE;
+    for (int i = 0; i < NETLINK_LIST_TRIES && r == -ESTALE; i++)
+        r = list_links(fd, tell_link, &call, err);
+    return r;
 }

@@ -47,7 +47,7 @@ void rtnl_unroute_protocol(int fd, int family, uint8_t protocol, uint32_t table)
 int rtnl_check_protocol(int fd, int family, uint8_t protocol, uint32_t table, struct error *err);
 
 /* Calls back for each link, its kind "" for lo and physical devices, until the callback gives something negative, which is
- * returned. */
+ * returned. When links come or go meanwhile it begins anew. */
 int rtnl_each_link(int fd, int (*each)(const char *name, const char *kind, void *arg), void *arg, struct error *err);
 
 /* -ENOTUNIQ with a sentence when a link is there, up or down, that could lead out: anything but lo, a dummy, a tunnel

@@ -19,13 +19,10 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
-#include <poll.h>
 #include <stdalign.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
-#define ANSWER_SIZE 65536
 #define TEXT_SIZE 4096
 #define HASH_START 14695981039346656037u /* FNV-1a, 64 bits: told apart are accidents and changes, not forgeries */
 #define HASH_PRIME 1099511628211u
@@ -120,48 +117,39 @@ static int read_elements(const struct nlmsghdr *answer, void *data)
     return MNL_CB_OK;
 }
 
-/* Sends a dump request and gives each answer to `each`. Answers are there when the request has been sent; more are made as
- * those before are read. */
-static int dump(int fd, struct nlmsghdr *request, mnl_cb_t each, struct reading *reading, struct error *err)
-{
-    alignas(struct nlmsghdr) static char answer[ANSWER_SIZE];
-    const struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    int r;
-    if (sendto(fd, request, request->nlmsg_len, 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
-        return error_errno(err, errno, "nftables: cannot ask for the ruleset");
-    do {
-        ssize_t got = recv(fd, answer, sizeof(answer), 0);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return error_errno(err, errno, "nftables: cannot read the ruleset");
-        r = mnl_cb_run(answer, (size_t)got, request->nlmsg_seq, 0, each, reading);
-    } while (r > 0);
-    return r < 0 ? error_errno(err, errno, "nftables: cannot read the ruleset") : 0;
-}
-
 static int dump_table(int fd, uint16_t type, mnl_cb_t each, struct reading *reading, struct error *err)
 {
     alignas(struct nlmsghdr) char buffer[NETLINK_REQUEST_MAX];
-    struct nlmsghdr *request = nftnl_nlmsg_build_hdr(buffer, type, NFPROTO_INET, NLM_F_DUMP, 1);
+    struct nlmsghdr *request = nftnl_nlmsg_build_hdr(buffer, type, NFPROTO_INET, NLM_F_DUMP, 0);
     if (type == NFT_MSG_GETRULE)
         mnl_attr_put_strz(request, NFTA_RULE_TABLE, RULESET_TABLE);
     if (type == NFT_MSG_GETSETELEM) {
         mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_TABLE, RULESET_TABLE);
         mnl_attr_put_strz(request, NFTA_SET_ELEM_LIST_SET, RULESET_PORTS);
     }
-    return dump(fd, request, each, reading, err);
+    int r = netlink_list(fd, request, "nftables: reading the ruleset", each, reading, err);
+    return r == MNL_CB_ERROR ? error_set(err, EBADMSG, "nftables: the ruleset cannot be read") : r;
+}
+
+static int read_table(int fd, struct reading *reading, struct error *err)
+{
+    int r = dump_table(fd, NFT_MSG_GETCHAIN, read_chain, reading, err);
+    if (r == 0)
+        r = dump_table(fd, NFT_MSG_GETRULE, read_rule, reading, err);
+    if (r == 0 && reading->hash != HASH_START)
+        r = dump_table(fd, NFT_MSG_GETSETELEM, read_elements, reading, err);
+    return r;
 }
 
 int ruleset_fingerprint(uint64_t *ret, struct error *err)
 {
     struct reading reading = {.hash = HASH_START};
     _cleanup_fd_ int fd = netlink_open(NETLINK_NETFILTER, err);
-    int r = fd < 0 ? fd : dump_table(fd, NFT_MSG_GETCHAIN, read_chain, &reading, err);
-    if (r == 0)
-        r = dump_table(fd, NFT_MSG_GETRULE, read_rule, &reading, err);
-    if (r == 0 && reading.hash != HASH_START)
-        r = dump_table(fd, NFT_MSG_GETSETELEM, read_elements, &reading, err);
+    int r = fd < 0 ? fd : -ESTALE;
+    for (int i = 0; i < NETLINK_LIST_TRIES && r == -ESTALE; i++) {
+        reading.hash = HASH_START;
+        r = read_table(fd, &reading, err);
+    }
     if (r < 0)
         return r;
     *ret = reading.hash == HASH_START ? 0 : reading.hash;

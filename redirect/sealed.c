@@ -594,21 +594,32 @@ int sealed_update(const struct sealed_plan *plan, const struct capture_sockets *
     return apply_ruleset(plan, sockets, group, err);
 }
 
-int sealed_remove(bool attached, struct error *err)
+/* Links first: a sealed namespace never has one without rules. One that has been given another link keeps ours, too. */
+static int remove_link(int route, struct error *err)
+{
+    int r = rtnl_check_closed(route, err);
+    if (r == 0)
+        r = rtnl_remove_link(route, LINK_NAME, err);
+    return r == -ENODEV || r == -ENOTUNIQ ? 0 : r;
+}
+
+static int remove_all(bool attached, struct error *err)
 {
     _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, err);
-    if (route < 0)
-        return route;
-    /* Links first: a sealed namespace never has one without rules. */
-    if (!attached && rtnl_check_closed(route, err) == 0) {
-        int r = rtnl_remove_link(route, LINK_NAME, err);
-        if (r < 0 && r != -ENODEV)
-            return r;
-    }
+    int r = route < 0 || attached ? 0 : remove_link(route, err);
+    if (route < 0 || r < 0)
+        return route < 0 ? route : r;
     packets_unroute(route);
     if (!attached)
         unroute_streams(route);
     return ruleset_remove(err);
+}
+
+/* What an answer of the kernel that got lost was about may be done or not: nobody would come back for what is left. */
+int sealed_remove(bool attached, struct error *err)
+{
+    int r = remove_all(attached, err);
+    return r < 0 ? remove_all(attached, err) : r;
 }
 
 int sealed_fingerprint(uint64_t *ret, struct error *err)

@@ -4,11 +4,12 @@
  * runs, and after the worker gave up its files.
  *
  *   32-bit numbers: kind (0: none, 1 + index, 255: any but memory)  process (0: any; > 0: this one; < 0: any but this one)
- *                   countdown  errno (or -1: SIGKILL)  seconds that the clock of the wall is ahead  hits
+ *                   countdown  errno (or -1: SIGKILL, or what enum doctored has)  seconds that the clock of the wall is ahead  hits
  *                   then for each kind how many calls were seen
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -26,7 +27,19 @@
 
 enum kind {
     MEMORY, SOCKET, ACCEPT4, CONNECT, SENDMSG, RECVMSG, SENDTO, RECVFROM, READ, WRITE, WRITEV, SPLICE, PIPE2, EPOLL_CTL, SETSOCKOPT,
-    GETSOCKOPT, BIND, LISTEN, OPENAT, FSYNC, RENAMEAT, UNLINKAT, FORK, SENDMMSG, RECVMMSG, SETNS, SOCKETPAIR, KINDS
+    GETSOCKOPT, BIND, LISTEN, OPENAT, FSYNC, RENAMEAT, UNLINKAT, FORK, SENDMMSG, RECVMMSG, SETNS, SOCKETPAIR,
+    NETLINK, /* what is received from the kernel over netlink; `code` may be one of enum doctored */
+    KINDS
+};
+
+/* What becomes of an answer of the kernel. */
+enum doctored {
+    REFUSED = -2,    /* the first acknowledgement in it is an error */
+    LOST = -3,       /* it never comes */
+    CHANGED = -4,    /* a piece of a list says that things changed meanwhile (NLM_F_DUMP_INTR) */
+    TORN = -5,       /* a piece of a list ends in the middle of a message */
+    STRANGER = -6,   /* it has another sequence number */
+    UNFINISHED = -7, /* the last message of a list says that the kernel could not go on */
 };
 
 struct order {
@@ -109,8 +122,6 @@ CALL(SENDMSG, ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags
 CALL(RECVMSG, ssize_t, recvmsg, (int fd, struct msghdr *message, int flags), fd, message, flags)
 CALL(SENDTO, ssize_t, sendto, (int fd, const void *bytes, size_t length, int flags, const struct sockaddr *to, socklen_t to_length), fd,
      bytes, length, flags, to, to_length)
-CALL(RECVFROM, ssize_t, recvfrom, (int fd, void *bytes, size_t length, int flags, struct sockaddr *from, socklen_t *from_length), fd, bytes,
-     length, flags, from, from_length)
 CALL(READ, ssize_t, read, (int fd, void *bytes, size_t length), fd, bytes, length)
 CALL(WRITE, ssize_t, write, (int fd, const void *bytes, size_t length), fd, bytes, length)
 CALL(WRITEV, ssize_t, writev, (int fd, const struct iovec *pieces, int count), fd, pieces, count)
@@ -128,6 +139,86 @@ CALL(UNLINKAT, int, unlinkat, (int folder, const char *name, int flags), folder,
 CALL(SENDMMSG, int, sendmmsg, (int fd, struct mmsghdr *messages, unsigned count, int flags), fd, messages, count, flags)
 CALL(RECVMMSG, int, recvmmsg, (int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout), fd, messages, count, flags, timeout)
 CALL(SETNS, int, setns, (int fd, int type), fd, type)
+
+/* ---- what the kernel says over netlink ---- */
+
+static bool is_netlink(int fd)
+{
+    int domain = 0;
+    socklen_t length = sizeof(domain);
+    return syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_DOMAIN, &domain, &length) == 0 && domain == AF_NETLINK;
+}
+
+static bool is_message(const char *at, const char *end)
+{
+    const struct nlmsghdr *m = (const void *)at;
+    return end - at >= (ptrdiff_t)sizeof(*m) && m->nlmsg_len >= sizeof(*m) && m->nlmsg_len <= (size_t)(end - at);
+}
+
+static bool suits(const struct nlmsghdr *m, int code)
+{
+    const int *first = NLMSG_DATA(m);
+    bool piece = (m->nlmsg_flags & NLM_F_MULTI) && m->nlmsg_type != NLMSG_DONE;
+    return code == REFUSED ? m->nlmsg_type == NLMSG_ERROR && *first == 0
+         : code == CHANGED || code == TORN ? piece
+         : code == UNFINISHED ? m->nlmsg_type == NLMSG_DONE
+                              : true;
+}
+
+static struct nlmsghdr *find_suitable(char *bytes, size_t length, int code)
+{
+    for (char *at = bytes, *end = bytes + length; is_message(at, end); at += NLMSG_ALIGN(((struct nlmsghdr *)(void *)at)->nlmsg_len))
+        if (suits((struct nlmsghdr *)(void *)at, code))
+            return (struct nlmsghdr *)(void *)at;
+    return NULL;
+}
+
+/* To one message, or to all of them where that is how the kernel would do it. */
+static ssize_t doctor(char *bytes, size_t length, struct nlmsghdr *m, int code)
+{
+    switch (code) {
+    case REFUSED:
+    case UNFINISHED:
+        *(int *)NLMSG_DATA(m) = -ENOMEM;
+        break;
+    case LOST:
+        errno = EAGAIN;
+        return -1;
+    case CHANGED:
+        m->nlmsg_flags |= NLM_F_DUMP_INTR;
+        break;
+    case TORN:
+        return (char *)m - bytes + m->nlmsg_len / 2;
+    case STRANGER:
+        for (char *at = bytes, *end = bytes + length; is_message(at, end); at += NLMSG_ALIGN(((struct nlmsghdr *)(void *)at)->nlmsg_len))
+            ((struct nlmsghdr *)(void *)at)->nlmsg_seq += 77777;
+        break;
+    }
+    return (ssize_t)length;
+}
+
+/* Counted are only those that there is something to do about; with an errno, all: what came stays there. */
+static ssize_t receive_from_kernel(int fd, void *bytes, size_t length, int flags, struct sockaddr *from, socklen_t *from_length)
+{
+    int code = order->code;
+    if (code >= DIE && strikes(NETLINK))
+        return -1;
+    ssize_t got = syscall(SYS_recvfrom, fd, bytes, length, flags, from, from_length);
+    if (code >= DIE || got <= 0)
+        return got;
+    size_t there = (size_t)got < length ? (size_t)got : length;
+    struct nlmsghdr *found = find_suitable(bytes, there, code);
+    return found && strikes(NETLINK) ? doctor(bytes, there, found, code) : got;
+}
+
+ssize_t recvfrom(int fd, void *bytes, size_t length, int flags, struct sockaddr *from, socklen_t *from_length)
+{
+    if (strikes(RECVFROM))
+        return -1;
+    if (order && order->kind == 1u + NETLINK && concerns(order->process) && is_netlink(fd))
+        return receive_from_kernel(fd, bytes, length, flags, from, from_length);
+    return syscall(SYS_recvfrom, fd, bytes, length, flags, from, from_length);
+}
 
 ssize_t send(int fd, const void *bytes, size_t length, int flags)
 {

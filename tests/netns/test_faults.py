@@ -20,10 +20,11 @@ import pytest
 from daemon import Gateway
 from gateway_fixtures import gateway, make_gateway  # noqa: F401
 from lab import NAME_SERVER, wait_until
+from network import Bridge
 
 KINDS = ["memory", "socket", "accept4", "connect", "sendmsg", "recvmsg", "sendto", "recvfrom", "read", "write", "writev", "splice", "pipe2",
          "epoll_ctl", "setsockopt", "getsockopt", "bind", "listen", "openat", "fsync", "renameat", "unlinkat", "fork", "sendmmsg",
-         "recvmmsg", "setns", "socketpair"]
+         "recvmmsg", "setns", "socketpair", "netlink"]
 ANY_BUT_MEMORY, DIE = 255, -1
 FIELDS = {"kind": 0, "process": 1, "countdown": 2, "code": 3, "ahead": 4, "hits": 5}
 
@@ -223,6 +224,124 @@ def test_every_call_of_an_enrolment_may_fail(faulty, kind, code):
     assert struck or kind in ("fsync", "read", "write", "renameat", "epoll_ctl")
     assert faulty.ask("enroll", "--pid", box.pid, "--id", box.id, "--policy", "agents").returncode == 0
     assert box.curl("https://allowed.example/").returncode == 0
+
+
+# --- what the kernel says over netlink ---------------------------------------------------------------------------------
+
+# As enum doctored in tests/faults/faults.c.
+NETLINK_FAULTS = {"an error in the middle": -2, "an answer that is lost": -3, "a list that changed": -4, "a torn list": -5,
+                  "an answer to another": -6, "a list that is not finished": -7, "too many answers": errno.ENOBUFS,
+                  "no memory": errno.ENOMEM, "a signal": errno.EINTR}
+HARMLESS = ("a signal", "a list that changed")  # once: asked again, and nobody needs to know
+
+
+def settled(gateway, box):
+    """Enrolled and whole, or refused and as it was; which one."""
+    if box.id in {row["id"] for row in gateway.told("ps")}:
+        wait_until(lambda: gateway.ask("verify", box.id).returncode == 0, "an enrolment that is whole")
+        return True
+    nothing_is_left(gateway, box)
+    return False
+
+
+@pytest.mark.parametrize("kind", NETLINK_FAULTS)
+def test_every_answer_of_the_kernel_may_be_wrong_while_a_container_is_enrolled(faulty, kind):
+    faulty.write_policy(POLICY.replace("allow: [", 'allow: ["udp://198.18.7.0/24:123", "icmp://198.18.7.1", '))  # routes and marks, too
+    faulty.told("reload")
+    box, worker = faulty.container(enroll=False), faulty.worker()
+    before, struck = descriptors(faulty.process.pid), 0
+    for nth in range(1, 400):
+        if nth % 25 == 0:  # connection tracking remembers for half a minute where a namespace's datagrams went to
+            box.close()
+            box = faulty.container(enroll=False)
+        faulty.faults.arm("netlink", nth, NETLINK_FAULTS[kind], -worker)
+        done = faulty.ask("enroll", "--pid", box.pid, "--id", box.id, "--policy", "agents")
+        hit = faulty.faults.disarm()
+        if done.returncode:
+            assert hit and kind not in HARMLESS and done.stderr.strip(), (nth, done)
+            nothing_is_left(faulty, box, f"{kind} {nth}: {done.stderr}")
+        else:
+            assert settled(faulty, box)
+            assert faulty.ask("withdraw", box.id).returncode == 0
+            nothing_is_left(faulty, box, f"{kind} {nth}, withdrawn")
+        if not hit:
+            break
+        struck += 1
+    assert struck > 0
+    assert faulty.ask("enroll", "--pid", box.pid, "--id", box.id, "--policy", "agents").returncode == 0
+    assert box.curl("https://allowed.example/").returncode == 0
+    assert faulty.worker() == worker and descriptors(faulty.process.pid) <= before + 8
+
+
+@pytest.mark.parametrize("kind", NETLINK_FAULTS)
+def test_every_answer_of_the_kernel_may_be_wrong_while_a_container_is_looked_at_and_withdrawn(faulty, kind):
+    """Verify says that it is whole or why it cannot tell; withdrawn, it is gone in the end."""
+    box, worker = faulty.container("--policy", "agents"), faulty.worker()
+    struck = 0
+    for nth in range(1, 100):
+        faulty.faults.arm("netlink", nth, NETLINK_FAULTS[kind], -worker)
+        looked = faulty.ask("verify", box.id)
+        hit = faulty.faults.disarm()
+        assert looked.returncode == 0 or hit and kind not in HARMLESS and (looked.stderr + looked.stdout).strip(), looked
+        assert box.curl("https://allowed.example/").returncode == 0
+        if not hit:
+            break
+        struck += 1
+    for nth in range(1, 100):
+        faulty.faults.arm("netlink", nth, NETLINK_FAULTS[kind], -worker)
+        done = faulty.ask("withdraw", box.id)
+        hit = faulty.faults.disarm()
+        struck += hit
+        assert done.returncode == 0 or hit and done.stderr.strip(), done
+        if settled(faulty, box):
+            assert faulty.ask("withdraw", box.id).returncode == 0
+        nothing_is_left(faulty, box)
+        if not hit:
+            break
+        faulty.told("enroll", "--pid", box.pid, "--id", box.id, "--policy", "agents")
+    assert struck > 0 and faulty.worker() == worker
+
+
+@pytest.mark.parametrize("kind", NETLINK_FAULTS)
+def test_every_answer_of_the_kernel_may_be_wrong_while_a_network_is_captured(lab, faulty, kind):
+    """A reload that adds a network, and one that takes it away: done, or refused and as before."""
+    bridge = Bridge(lab)
+    try:
+        bridge.create()
+        box, worker = bridge.container(), faulty.worker()
+        captured = POLICY.replace("default: deny", "assign: [{subnet: 172.28.0.0/24, policy: agents}]\n"
+                                                   "networks: [{name: lab, interface: br-lab}]\ndefault: deny")
+        captured = captured.replace("allow: [", 'allow: ["udp://allowed.example:123", ')
+
+        def is_captured():
+            return bool(faulty.status()["networks"])
+
+        struck = 0
+        for nth in range(1, 200):
+            hits = 0
+            for wanted in (True, True, False):  # the second takes over the addresses that the kernel was told of
+                before = is_captured()
+                faulty.write_policy(captured if wanted else POLICY)
+                faulty.faults.arm("netlink", nth, NETLINK_FAULTS[kind], -worker)
+                done = faulty.ask("reload")
+                hit = faulty.faults.disarm()
+                hits += hit
+                assert done.returncode == 0 or hit and kind not in HARMLESS and done.stderr.strip(), (nth, done)
+                assert is_captured() == (wanted if done.returncode == 0 else before)
+                # What is said is what is so.
+                assert ("table inet sallyport-network" in lab.host.output("nft", "list", "ruleset")) == is_captured(), (nth, done)
+                leaves = box.curl("https://denied.example/", "--resolve", "denied.example:443:198.18.2.1").returncode == 0
+                assert leaves == (not is_captured()), (nth, done)
+                if done.returncode:
+                    faulty.told("reload")  # once more, undisturbed
+                    assert is_captured() == wanted
+            if not hits:
+                break
+            struck += 1
+        assert struck > 0
+    finally:
+        bridge.close()
+        lab.host.run("nft", "delete", "table", "inet", "sallyport-network", check=False, capture_output=True)
 
 
 def test_the_monitor_killed_at_every_step_of_an_enrolment(faulty):
