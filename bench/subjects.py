@@ -157,7 +157,7 @@ def _captured(ruleset):
     """Sallyport's own ruleset, but for whom the captured connections are led to."""
     lines = ["flush ruleset"]
     for line in ruleset.splitlines():
-        if match := re.fullmatch(r"(\s*meta nfproto ipv4 tcp dport )@ports( .*tproxy ip to 127.0.0.1:)\d+( accept)", line):
+        if match := re.fullmatch(r"(\s*meta nfproto ipv4 tcp dport )@ports( .*tproxy ip to 127.0.0.1:)\d+( .*accept)", line):
             lines += [f"{match[1]}{port}{match[2]}{own}{match[3]}" for port, own in PROXY_PORT.items()]
         else:
             lines.append(line)

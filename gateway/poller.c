@@ -3,31 +3,42 @@
 #include <errno.h>
 #include <unistd.h>
 
-static void on_set_ready(uv_poll_t *watch, int status, int events)
+int poller_init(struct poller *poller, uv_loop_t *loop)
 {
-    struct poller *p = watch->data;
-    (void)status;
-    (void)events;
-    p->batch_count = epoll_wait(p->epoll_fd, p->batch, POLLER_BATCH, 0);
-    for (int i = 0; i < p->batch_count; i++) {
-        struct poll_handle *handle = p->batch[i].data.ptr;
-        if (handle) /* NULL: removed by a handler earlier in this batch */
-            handle->ready(handle, p->batch[i].events);
-    }
-    p->batch_count = 0;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = poller};
+    *poller = (struct poller){.epoll_fd = epoll_create1(EPOLL_CLOEXEC), .loop = loop, .loop_due = true};
+    if (poller->epoll_fd < 0)
+        return -errno;
+    list_init(&poller->again);
+    if (epoll_ctl(poller->epoll_fd, EPOLL_CTL_ADD, uv_backend_fd(loop), &event) == 0)
+        return 0;
+    int r = -errno;
+    close(poller->epoll_fd);
+    return r;
 }
 
-static void on_again(uv_idle_t *idle)
+void poller_finish(struct poller *poller)
 {
-    struct poller *p = idle->data;
+    close(poller->epoll_fd);
+    poller->epoll_fd = -1;
+}
+
+/* What its callbacks registered reaches its epoll set with the next run only: hence the second one. */
+static void run_loop(struct poller *p)
+{
+    uv_run(p->loop, UV_RUN_NOWAIT);
+    uv_run(p->loop, UV_RUN_NOWAIT);
+}
+
+static void call_again(struct poller *p)
+{
     struct list turn;
     list_init(&turn);
-    while (!list_empty(&p->again)) {
+    while (!list_empty(&p->again)) { /* who asks meanwhile is called in the next turn */
         struct list *link = p->again.next;
         list_remove(link);
         list_append(&turn, link);
     }
-    uv_idle_stop(idle);
     while (!list_empty(&turn)) {
         struct poll_handle *handle = list_entry(turn.next, struct poll_handle, again);
         list_remove(&handle->again);
@@ -35,34 +46,46 @@ static void on_again(uv_idle_t *idle)
     }
 }
 
-int poller_init(struct poller *poller, uv_loop_t *loop)
+static void handle_batch(struct poller *p)
 {
-    *poller = (struct poller){.epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
-    if (poller->epoll_fd < 0)
-        return -errno;
-    list_init(&poller->again);
-    int r = uv_poll_init(loop, &poller->watch, poller->epoll_fd);
-    if (r < 0) {
-        close(poller->epoll_fd);
-        return r;
+    for (int i = 0; i < p->batch_count; i++) {
+        struct poll_handle *handle = p->batch[i].data.ptr;
+        if ((void *)handle == p)
+            p->loop_due = true;
+        else if (handle) /* NULL: removed by a handler earlier in this batch */
+            handle->ready(handle, p->batch[i].events);
     }
-    poller->watch.data = poller;
-    uv_idle_init(loop, &poller->again_idle);
-    poller->again_idle.data = poller;
-    return uv_poll_start(&poller->watch, UV_READABLE, on_set_ready);
+    p->batch_count = 0;
 }
 
-static void on_watch_closed(uv_handle_t *handle)
+static void turn(struct poller *p)
 {
-    struct poller *p = handle->data;
-    close(p->epoll_fd);
-    p->epoll_fd = -1;
+    int timeout = list_empty(&p->again) && !p->loop_due ? uv_backend_timeout(p->loop) : 0;
+    p->batch_count = epoll_wait(p->epoll_fd, p->batch, POLLER_BATCH, timeout);
+    uv_update_time(p->loop);
+    p->woke_ms = uv_now(p->loop);
+    handle_batch(p);
+    if (!list_empty(&p->again))
+        call_again(p);
+    if (p->loop_due || uv_backend_timeout(p->loop) == 0) {
+        p->loop_due = false;
+        run_loop(p);
+    }
+    if (p->turned)
+        p->turned(p->arg);
 }
 
-void poller_finish(struct poller *poller)
+void poller_run(struct poller *poller)
 {
-    uv_close((uv_handle_t *)&poller->again_idle, NULL);
-    uv_close((uv_handle_t *)&poller->watch, on_watch_closed);
+    poller->stopped = false;
+    uv_update_time(poller->loop);
+    while (!poller->stopped)
+        turn(poller);
+}
+
+void poller_stop(struct poller *poller)
+{
+    poller->stopped = true;
 }
 
 void poll_handle_init(struct poll_handle *handle, void (*ready)(struct poll_handle *handle, uint32_t events))
@@ -111,5 +134,4 @@ void poller_again(struct poller *poller, struct poll_handle *handle)
 {
     if (list_empty(&handle->again))
         list_append(&poller->again, &handle->again);
-    uv_idle_start(&poller->again_idle, on_again);
 }

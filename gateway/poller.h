@@ -1,12 +1,15 @@
 /*
- * Readiness of many sockets behind one libuv handle.
+ * The worker's loop: readiness of many sockets, with a libuv loop beside them.
  *
- * Relayed sockets are registered once, edge-triggered, for reading and writing, in an epoll set of our own;
- * that set is itself one descriptor, watched by a single uv_poll_t. So a socket costs one epoll_ctl from
- * accept to close, whatever states its flow goes through. The price: a handler must read (write) until
- * EAGAIN, or remember that it stopped early and ask to be called again with poller_again().
+ * Relayed sockets are registered once, edge-triggered, for reading and writing. So a socket costs one epoll_ctl from accept to
+ * close, whatever states its flow goes through. The price: a handler must read (write) until EAGAIN, or remember that it stopped
+ * early and ask to be called again with poller_again().
  *
- * Source: epoll(7), "Level-triggered and edge-triggered"; libuv docs/src/poll.rst.
+ * libuv has what is not about flows (timers, the channel, threads). Its own descriptor is one of ours, and it is run when that is
+ * ready or a timer is due: embedded, as its documentation says, not the other way round, since a set nested in libuv's would cost a
+ * second epoll_wait for every turn.
+ *
+ * Source: epoll(7), "Level-triggered and edge-triggered"; libuv docs/src/loop.rst (uv_backend_fd, uv_backend_timeout).
  */
 #pragma once
 
@@ -28,8 +31,12 @@ struct poll_handle {
 
 struct poller {
     int epoll_fd;
-    uv_poll_t watch;
-    uv_idle_t again_idle;
+    uv_loop_t *loop;
+    bool loop_due;             /* libuv has something to do */
+    bool stopped;
+    uint64_t woke_ms;          /* when it last had something to do: uv_now(); 0 before */
+    void (*turned)(void *arg); /* called at the end of every turn; may be NULL */
+    void *arg;
     struct list again;
     struct epoll_event batch[POLLER_BATCH];
     int batch_count; /* events of the batch being handled */
@@ -37,8 +44,10 @@ struct poller {
 
 /* 0 or a negative errno. The poller must not move afterwards. */
 int poller_init(struct poller *poller, uv_loop_t *loop);
-/* Stops watching; the loop must run once more for the handles' close callbacks. */
 void poller_finish(struct poller *poller);
+/* Turns until poller_stop(), which a handler or `turned` calls: the rest of the turn is finished before. */
+void poller_run(struct poller *poller);
+void poller_stop(struct poller *poller);
 
 /* A handle that is not registered yet. */
 void poll_handle_init(struct poll_handle *handle, void (*ready)(struct poll_handle *handle, uint32_t events));

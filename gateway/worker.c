@@ -139,9 +139,8 @@ static bool flow_is_over(const struct flow *flow)
     return flow->state != FLOW_RELAY || (flow->client.eof && flow->origin.shut);
 }
 
-static void sweep(uv_prepare_t *prepare)
+static void sweep(struct worker *w)
 {
-    struct worker *w = prepare->data;
     while (!list_empty(&w->ended_flows)) {
         struct flow *flow = list_entry(w->ended_flows.next, struct flow, link);
         list_remove(&flow->link);
@@ -149,7 +148,7 @@ static void sweep(uv_prepare_t *prepare)
     }
     if (w->draining && list_empty(&w->flows) && list_empty(&w->dns_questions) && list_empty(&w->dns_connections) &&
         (!w->yielding || admin_is_idle(w->admin)))
-        uv_stop(&w->loop);
+        poller_stop(&w->poller);
     if (!w->finishing)
         return;
     for (struct list *link = w->flows.next, *next; link != &w->flows; link = next) {
@@ -159,7 +158,14 @@ static void sweep(uv_prepare_t *prepare)
             flow_end(flow, AUDIT_CLOSE_CLIENT, "command_ended", false);
     }
     if (list_empty(&w->flows))
-        uv_stop(&w->loop);
+        poller_stop(&w->poller);
+}
+
+static void turned(void *arg)
+{
+    struct worker *w = arg;
+    sweep(w);
+    loop_lag_observe(w->metrics, w->poller.woke_ms);
 }
 
 static void on_finish_timeout(uv_timer_t *timer)
@@ -167,7 +173,7 @@ static void on_finish_timeout(uv_timer_t *timer)
     struct worker *w = timer->data;
     while (!list_empty(&w->flows))
         flow_end(list_entry(w->flows.next, struct flow, link), AUDIT_CLOSE_GATEWAY, "finished", true);
-    uv_stop(&w->loop);
+    poller_stop(&w->poller);
 }
 
 /* Datagrams that nobody waits for an answer to. */
@@ -213,7 +219,7 @@ static void drain(struct worker *w, unsigned for_ms)
 static void stop(struct worker *w, int status)
 {
     w->exit_status = status;
-    uv_stop(&w->loop);
+    poller_stop(&w->poller);
 }
 
 /* ---- the channel ---- */
@@ -460,13 +466,11 @@ static int start_loop(struct worker *w, int channel, struct error *err)
     list_init(&w->ended_flows);
     list_init(&w->dns_questions);
     list_init(&w->dns_connections);
-    loop_lag_start(&w->lag, &w->loop, w->metrics);
+    w->poller.turned = turned;
+    w->poller.arg = w;
     r = rejudge_init(w);
     if (r < 0)
         return error_errno(err, -r, "cannot start the loop");
-    uv_prepare_init(&w->loop, &w->sweep);
-    w->sweep.data = w;
-    uv_prepare_start(&w->sweep, sweep);
     uv_timer_init(&w->loop, &w->finish_timer);
     w->finish_timer.data = w;
     w->channel = channel;
@@ -583,7 +587,7 @@ static void release(struct worker *w)
     fd_close(&w->admin_listener);
     while (!list_empty(&w->flows))
         flow_end(list_entry(w->flows.next, struct flow, link), AUDIT_CLOSE_GATEWAY, "worker_ended", true);
-    sweep(&w->sweep);
+    sweep(w);
     rejudge_finish(w);
     associations_end(w, NULL, "worker_ended");
     while (!list_empty(&w->captures))
@@ -598,8 +602,6 @@ static void release(struct worker *w)
     finish_deadlines(w);
     associations_finish(w);
     poller_finish(&w->poller);
-    loop_lag_stop(&w->lag);
-    uv_close((uv_handle_t *)&w->sweep, NULL);
     uv_close((uv_handle_t *)&w->finish_timer, NULL);
     uv_close((uv_handle_t *)&w->channel_watch, NULL);
     uv_run(&w->loop, UV_RUN_DEFAULT);
@@ -624,7 +626,7 @@ int worker_main(int channel, int audit_fd, void *options)
         log_error("worker: %s", err.text);
         return 1;
     }
-    uv_run(&w->loop, UV_RUN_DEFAULT);
+    poller_run(&w->poller);
     say_summary(w);
     release(w);
     int status = w->exit_status;

@@ -37,7 +37,6 @@
 
 struct worker {
     uv_loop_t loop;
-    uv_prepare_t sweep; /* frees what ended during the turn */
     uv_poll_t channel_watch;
     int channel;
     int routes; /* asks whether an address is the machine's own */
@@ -54,7 +53,6 @@ struct worker {
     struct admin *admin;            /* NULL: of `sallyport exec` */
     struct deadline_queue admin_timeouts;
     int admin_listener; /* came while a configuration is loaded, which it belongs to; -1: none */
-    struct loop_lag lag;
     struct authorities *authorities;
     struct resolver resolver;
     struct forwarder *forwarder;

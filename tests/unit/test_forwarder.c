@@ -158,7 +158,7 @@ static void on_answered(struct forwarder_waiter *waiter, const struct forwarder_
 {
     struct asked *asked = list_entry(waiter, struct asked, waiter);
     note(asked, answer);
-    uv_stop(&asked->bench->loop);
+    poller_stop(&asked->bench->poller);
 }
 
 static int begin(struct bench *b, struct asked *asked, const char *name, uint16_t type)
@@ -178,7 +178,7 @@ static struct asked ask(struct bench *b, const char *name, uint16_t type)
     struct asked asked;
     assert_true(begin(b, &asked, name, type) >= 0);
     if (!asked.at_once)
-        uv_run(&b->loop, UV_RUN_DEFAULT);
+        poller_run(&b->poller);
     assert_int_equal(asked.calls, 1);
     return asked;
 }
@@ -252,7 +252,7 @@ static void a_question_on_its_way_is_not_sent_twice(void **state)
     for (int i = 0; i < 50; i++)
         assert_int_equal(begin(b, &asked[i], "a.example", DNS_TYPE_A), i == 0);
     forwarder_cancel(&asked[7].waiter);
-    uv_run(&b->loop, UV_RUN_DEFAULT);
+    poller_run(&b->poller);
     assert_int_equal(b->questions, 1);
     for (int i = 0; i < 50; i++)
         assert_int_equal(asked[i].calls, i != 7);
@@ -328,7 +328,7 @@ static void on_looked_up(void *arg, int status, const struct lookup_addresses *f
     l->calls++;
     l->status = status;
     l->count = found->count;
-    uv_stop(&l->bench->loop);
+    poller_stop(&l->bench->poller);
 }
 
 static void a_lookup_asks_both_families(void **state)
@@ -345,7 +345,7 @@ static void a_lookup_asks_both_families(void **state)
         struct looked_up l = {.bench = b};
         assert_non_null(lookup_start(b->forwarder, cases[i].name, on_looked_up, &l));
         assert_int_equal(l.calls, 0); /* never from inside */
-        uv_run(&b->loop, UV_RUN_DEFAULT);
+        poller_run(&b->poller);
         if (l.calls != 1 || l.status != cases[i].status || l.count != cases[i].count)
             fail_msg("%s: %u calls, status %d, %zu addresses", cases[i].name, l.calls, l.status, l.count);
     }

@@ -1,4 +1,4 @@
-/* Unit tests of gateway/loop_lag.c: a turn that is long is told, wherever in the turn the time went; waiting is none. */
+/* Unit tests of gateway/loop_lag.c, driven by gateway/poller.c: a turn that is long is told, wherever in the turn the time went; waiting is none. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "gateway/loop_lag.h"
+#include "gateway/poller.h"
 
 #include <string.h>
 #include <time.h>
@@ -14,7 +15,7 @@
 
 static struct metrics_worker counted;
 static uv_loop_t loop;
-static struct loop_lag lag;
+static struct poller poller;
 
 static uint64_t turns(void)
 {
@@ -24,19 +25,26 @@ static uint64_t turns(void)
     return sum;
 }
 
+static void turned(void *arg)
+{
+    (void)arg;
+    loop_lag_observe(&counted, poller.woke_ms);
+}
+
 static int start(void **state)
 {
     (void)state;
     memset(&counted, 0, sizeof(counted));
     assert_int_equal(uv_loop_init(&loop), 0);
-    loop_lag_start(&lag, &loop, &counted);
+    assert_int_equal(poller_init(&poller, &loop), 0);
+    poller.turned = turned;
     return 0;
 }
 
 static int stop(void **state)
 {
     (void)state;
-    loop_lag_stop(&lag);
+    poller_finish(&poller);
     uv_run(&loop, UV_RUN_DEFAULT);
     return uv_loop_close(&loop);
 }
@@ -61,17 +69,15 @@ static void in_an_event(uv_async_t *async)
 static void end(uv_timer_t *timer)
 {
     uv_close((uv_handle_t *)timer, NULL);
-    uv_stop(timer->loop);
+    poller_stop(&poller);
 }
 
-/* So that there is a turn behind the long one, at whose beginning that is noted. */
 static void run_for(uint64_t ms)
 {
     uv_timer_t timer;
     uv_timer_init(&loop, &timer);
     uv_timer_start(&timer, end, ms, 0);
-    uv_run(&loop, UV_RUN_DEFAULT);
-    uv_run(&loop, UV_RUN_NOWAIT);
+    poller_run(&poller);
 }
 
 static void assert_one_long_turn(void)

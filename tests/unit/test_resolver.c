@@ -202,7 +202,7 @@ static void server_stop(struct server *server)
 /* ---- one question through a loop of its own ---- */
 
 struct outcome {
-    uv_loop_t *loop;
+    struct poller *poller;
     int calls, status, rcode;
     size_t address_count;
     uint8_t last_byte;
@@ -222,7 +222,7 @@ static void on_answer(void *arg, int status, uint8_t *answer, size_t length, con
         outcome->last_byte = facts->addresses[0].bytes[3];
         outcome->foreign = facts->foreign_addresses;
     }
-    uv_stop(outcome->loop);
+    poller_stop(outcome->poller);
 }
 
 struct bench {
@@ -255,10 +255,10 @@ static void bench_stop(struct bench *b)
 
 static struct outcome ask(struct bench *b)
 {
-    struct outcome outcome = {.loop = &b->loop};
+    struct outcome outcome = {.poller = &b->poller};
     assert_non_null(resolver_ask(&b->resolver, "abc.example", DNS_TYPE_A, true, on_answer, &outcome));
     assert_int_equal(outcome.calls, 0); /* never from inside */
-    uv_run(&b->loop, UV_RUN_DEFAULT);
+    poller_run(&b->poller);
     assert_int_equal(outcome.calls, 1);
     return outcome;
 }
@@ -356,7 +356,7 @@ static void a_cancelled_question_never_calls_back(void **state)
     (void)state;
     struct bench b;
     bench_start(&b, HONEST, SILENT);
-    struct outcome cancelled = {.loop = &b.loop};
+    struct outcome cancelled = {.poller = &b.poller};
     resolver_cancel(resolver_ask(&b.resolver, "abc.example", DNS_TYPE_A, true, on_answer, &cancelled));
     ask(&b);
     assert_int_equal(cancelled.calls, 0);
@@ -368,7 +368,7 @@ static void without_servers_nothing_is_asked(void **state)
 {
     (void)state;
     struct bench b;
-    struct outcome outcome = {.loop = &b.loop};
+    struct outcome outcome = {.poller = &b.poller};
     bench_start(&b, HONEST, SILENT);
     b.resolver.server_count = 0;
     assert_null(resolver_ask(&b.resolver, "abc.example", DNS_TYPE_A, true, on_answer, &outcome));
