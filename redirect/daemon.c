@@ -124,8 +124,8 @@ void daemon_reload_finished(struct daemon *d)
     d->reload_client = NULL;
     if (client)
         answer_reload(d, client);
-    if (d->announced && !d->draining)
-        notify("READY=1\nSTATUS=policy %s, %u containers", config_version(d->snapshot), d->count);
+    if (d->announced && !d->draining && !d->told_error)
+        notify("%sSTATUS=policy %s, %u containers", notify_reload_over() ? "READY=1\n" : "", config_version(d->snapshot), d->count);
     daemon_reload_if_wanted(d);
 }
 
@@ -192,7 +192,8 @@ static void refuse_reload(struct daemon *d, struct client *client, struct config
     client_refuse(client, "failed", "%s%s", errors->count ? errors->lines[0] : "out of memory",
                   errors->count > 1 ? " (and more: see the log)" : "");
     if (d->announced)
-        notify("READY=1\nSTATUS=the configuration has errors; policy %s stays in force", config_version(d->snapshot));
+        notify("%sSTATUS=the configuration has errors; policy %s stays in force", notify_reload_over() ? "READY=1\n" : "",
+               config_version(d->snapshot));
 }
 
 /* Takes over `file` and `bundle`. */
@@ -310,6 +311,8 @@ static void reload(struct daemon *d, struct client *client, bool woken)
     int r = loading_start(&d->loading, &d->loop, d->options->config_path, loaded);
     if (r < 0) {
         log_error("the configuration cannot be loaded: %s", strerror(-r));
+        if (notify_reload_over() && d->announced)
+            notify("READY=1");
         client_refuse(client, "failed", "the configuration cannot be loaded: %s", strerror(-r));
         return;
     }
@@ -519,6 +522,7 @@ void daemon_maybe_announce(struct daemon *d)
     }
     d->announced = true;
     log_info("ready: policy %s, %u containers", config_version(d->snapshot), d->count);
+    notify_reload_over();
     notify("READY=1\nMAINPID=%d\nSTATUS=policy %s, %u containers", (int)getpid(), config_version(d->snapshot), d->count);
 }
 

@@ -21,6 +21,7 @@
 #include "redirect/channel.h"
 #include "redirect/enclosure.h"
 #include "redirect/packets.h"
+#include "redirect/pulse.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +52,8 @@ struct monitor {
     bool lent_foreground;   /* the command's group was given it */
     pid_t foreground;       /* the group that had it when the command stopped, 0 when unknown */
     struct worker_process worker;
+    struct pulse pulse; /* the worker's */
+    uint64_t pulse_at;  /* when it is asked next */
     struct capture_sockets sockets;
     struct enclosure enclosure;
     bool ended;
@@ -131,6 +134,8 @@ static void reopen_audit(struct monitor *monitor)
 
 static int start_worker(struct monitor *monitor, struct error *err)
 {
+    monitor->pulse = (struct pulse){0};
+    monitor->pulse_at = monotonic_ms() + PULSE_MS;
     return worker_process_start(&monitor->worker, monitor->options->worker, monitor->options->worker_arg,
                                 monitor->audit, &monitor->mask_before, err);
 }
@@ -191,17 +196,40 @@ static int await_ready(struct monitor *monitor, struct error *err)
     return worker_ended(err);
 }
 
-/* The monitor takes nothing from the worker once it is ready; whatever it says is thrown away. */
-static void drain_channel(struct worker_process *worker)
+/* The monitor takes nothing from the worker once it is ready; whatever it says is thrown away, but for the sign that it lives. */
+static void drain_channel(struct monitor *monitor)
 {
+    struct worker_process *worker = &monitor->worker;
     struct channel_message message;
     struct capture_sockets none = CAPTURE_SOCKETS_NONE;
     int unused = -1;
     int got = channel_receive(worker->channel, &message, &none, &unused);
     capture_sockets_close(&none);
     fd_close(&unused);
+    if (got == 1)
+        pulse_answered(&monitor->pulse, message.serial);
     if (got == 0 || (got < 0 && got != -EAGAIN && got != -EINTR && got != -EBADMSG))
         fd_close(&worker->channel); /* SIGCHLD will follow */
+}
+
+static void feel_pulse(struct monitor *monitor)
+{
+    static uint32_t serial;
+    uint64_t now = monotonic_ms();
+    if (monitor->worker.channel < 0 || now < monitor->pulse_at)
+        return;
+    monitor->pulse_at = now + PULSE_MS;
+    serial += serial == UINT32_MAX ? 2 : 1;
+    pulse_turn(&monitor->pulse, &monitor->worker, serial);
+}
+
+/* Milliseconds until there is something to do without being told. */
+static int patience(const struct monitor *monitor)
+{
+    uint64_t now = monotonic_ms();
+    if (monitor->worker.pid < 0 || monitor->worker.channel < 0)
+        return worker_process_due(&monitor->worker);
+    return monitor->pulse_at <= now ? 0 : (int)(monitor->pulse_at - now);
 }
 
 static void worker_died(struct monitor *monitor, int status)
@@ -389,7 +417,7 @@ static void supervise(struct monitor *monitor)
         struct pollfd polled[] = {{.fd = monitor->enclosure.control, .events = POLLIN},
                                   {.fd = monitor->signals, .events = POLLIN},
                                   {.fd = monitor->worker.channel, .events = POLLIN}};
-        int got = poll(polled, 3, worker_process_due(&monitor->worker));
+        int got = poll(polled, 3, patience(monitor));
         if (got < 0 && errno != EINTR)
             break;
         /* Signals first: a command that stops and continues itself without end must not shut out a SIGTERM.
@@ -399,7 +427,8 @@ static void supervise(struct monitor *monitor)
         else if (got > 0 && polled[0].revents)
             read_event(monitor);
         else if (got > 0 && polled[2].revents)
-            drain_channel(&monitor->worker);
+            drain_channel(monitor);
+        feel_pulse(monitor);
         if (!monitor->ended && worker_process_due(&monitor->worker) == 0)
             replace_worker(monitor);
     }

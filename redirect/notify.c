@@ -81,9 +81,19 @@ uint64_t notify_watchdog_ms(void)
     return usec == 0 || (pid != 0 && pid != (unsigned long long)getpid()) ? 0 : usec < 2000 ? 1 : usec / 2000;
 }
 
+static bool reloading;
+
 void notify_reloading(void)
 {
+    reloading = true;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     notify("RELOADING=1\nMONOTONIC_USEC=%lld", (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000);
+}
+
+bool notify_reload_over(void)
+{
+    bool was = reloading;
+    reloading = false;
+    return was;
 }

@@ -13,6 +13,8 @@
 void notify(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* "RELOADING=1" with the time that Type=notify-reload wants. */
 void notify_reloading(void);
+/* Was that said, and is "READY=1" due therefore? True once. */
+bool notify_reload_over(void);
 
 /* Keep copies of these, whatever happens to them, in place of those it has by this name. Negative ones are skipped. */
 void notify_keep(const char *name, const int *fds, size_t count);

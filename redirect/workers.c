@@ -110,7 +110,7 @@ bool workers_have_config(const struct daemon *d)
 
 static bool is_quiet(const struct daemon_worker *w)
 {
-    return w->ready && !w->audit_unsent && !w->changes_unsent && !w->admin_unsent && list_empty(&w->unsent) &&
+    return w->ready && !w->pulse.serial && !w->audit_unsent && !w->changes_unsent && !w->admin_unsent && list_empty(&w->unsent) &&
            list_empty(&w->unanswered);
 }
 
@@ -208,6 +208,26 @@ void workers_tell_audit(struct daemon *d)
         w->audit_unsent = true;
 }
 
+/* ---- whether it lives ---- */
+
+/* Not while another gateway takes over: it must find nothing unanswered. */
+static void pulse_due(struct loop_timer *timer)
+{
+    struct daemon_worker *w = list_entry(timer, struct daemon_worker, timer);
+    struct daemon *d = w->daemon;
+    bool rest = d->heir.step > HEIR_SPAWNED || d->predecessor.step != PREDECESSOR_NONE;
+    if (!rest || w->pulse.serial)
+        pulse_turn(&w->pulse, &w->process, daemon_next_serial(d));
+    loop_timer_start(&d->loop, timer, PULSE_MS);
+}
+
+static void begin_pulse(struct daemon_worker *w)
+{
+    w->pulse = (struct pulse){0};
+    w->timer.expired = pulse_due;
+    loop_timer_start(&w->daemon->loop, &w->timer, PULSE_MS);
+}
+
 /* ---- hearing ---- */
 
 static void config_answered(struct daemon_worker *w, int code)
@@ -227,8 +247,10 @@ static void answered(struct daemon_worker *w, const struct channel_message *mess
     int code = message->type == CHANNEL_READY ? 0 : message->code ? message->code : EIO;
     if (heir_worker_answered(w, message->serial))
         return;
+    if (pulse_answered(&w->pulse, message->serial))
+        return;
     if (message->serial == w->ping_serial) {
-        loop_timer_stop(&w->timer);
+        begin_pulse(w);
         w->ready = true;
         if (workers_are_ready(d))
             predecessor_commit(d);
@@ -361,6 +383,7 @@ void workers_died(struct daemon_worker *w, int status)
     loop_timer_stop(&w->timer);
     worker_process_died(&w->process);
     w->ready = false;
+    w->pulse = (struct pulse){0};
     if (d->draining) {
         daemon_elder_gone(d);
         return;
@@ -396,6 +419,7 @@ void workers_release(struct daemon *d, void (*take)(struct daemon *daemon, int c
         int channel = fd_steal(&w->process.channel);
         w->process.pid = -1;
         w->ready = false;
+        w->pulse = (struct pulse){0};
         forget_captures(w);
         if (channel >= 0)
             take(d, channel);

@@ -11,6 +11,7 @@
 
 #include "base/list.h"
 #include "redirect/loop.h"
+#include "redirect/pulse.h"
 #include "redirect/supervisor.h"
 
 #include <jansson.h>
@@ -31,6 +32,7 @@ struct daemon_worker {
     struct loop_timer timer;        /* to start the next one; while one starts: to give it up */
     bool ready;                     /* it has answered */
     bool yielded;           /* told to stop accepting, it has, or had nothing left and ended (takeover.h) */
+    struct pulse pulse;     /* when it is ready; `timer` asks */
     uint32_t ping_serial;   /* of the latest message; 0: none */
     uint32_t config_serial; /* it was told, and has not answered; 0: no */
     bool config_unsent, changes_unsent, audit_unsent, admin_unsent;
