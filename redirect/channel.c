@@ -84,26 +84,27 @@ int channel_send_capture(int channel, const char *id, const char *name, const ch
     return channel_send_container(channel, 0, &who, sockets);
 }
 
-static int network_id(const char *name, char ret[CHANNEL_ID_MAX])
+static int network_id(const char *name, unsigned share, char ret[CHANNEL_ID_MAX])
 {
-    int length = snprintf(ret, CHANNEL_ID_MAX, "network %s", name);
+    int length = share ? snprintf(ret, CHANNEL_ID_MAX, "network %s %u", name, share)
+                       : snprintf(ret, CHANNEL_ID_MAX, "network %s", name);
     return length < 0 || length >= CHANNEL_ID_MAX ? -ENAMETOOLONG : 0;
 }
 
-int channel_send_network(int channel, uint32_t serial, const char *name, bool transparent,
+int channel_send_network(int channel, uint32_t serial, const char *name, unsigned share, bool transparent,
                          const struct capture_sockets *sockets)
 {
     struct channel_message message = {.type = CHANNEL_NETWORK, .serial = serial, .transparent = transparent};
-    int r = network_id(name, message.container_id);
+    int r = network_id(name, share, message.container_id);
     if (r == 0)
         r = put_text(message.container_name, CHANNEL_ID_MAX, name);
     return r < 0 ? r : send_with_sockets(channel, &message, sockets);
 }
 
-int channel_send_network_end(int channel, uint32_t serial, const char *name)
+int channel_send_network_end(int channel, uint32_t serial, const char *name, unsigned share)
 {
     char id[CHANNEL_ID_MAX];
-    int r = network_id(name, id);
+    int r = network_id(name, share, id);
     return r < 0 ? r : channel_send_withdraw(channel, serial, id);
 }
 

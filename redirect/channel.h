@@ -74,14 +74,14 @@ int channel_send_capture(int channel, const char *id, const char *name, const ch
 int channel_send_container(int channel, uint32_t serial, const struct channel_container *who,
                            const struct capture_sockets *sockets); /* likewise */
 /* A network is a capture without a container; its identifier is none that a container could have. The policy is what the
- * configuration says of a network of this name. */
-int channel_send_network(int channel, uint32_t serial, const char *name, bool transparent,
+ * configuration says of a network of this name. Its listeners may be several shares, from 0, each a capture of its own. */
+int channel_send_network(int channel, uint32_t serial, const char *name, unsigned share, bool transparent,
                          const struct capture_sockets *sockets); /* likewise */
 /* By the worker: DNS has answered this address for a name of the policy's rule. And by the monitor: all up to this one is done. */
 int channel_send_learned(int channel, uint32_t serial, const char *policy, const char *version, uint32_t rule,
                          const struct addr *address, uint32_t ttl);
 int channel_send_learned_done(int channel, uint32_t serial);
-int channel_send_network_end(int channel, uint32_t serial, const char *name);
+int channel_send_network_end(int channel, uint32_t serial, const char *name, unsigned share);
 int channel_send_withdraw(int channel, uint32_t serial, const char *id);
 int channel_send_door(int channel, const char *id, const struct capture_sockets *door); /* the caller keeps its descriptors */
 int channel_send_publish(int channel, uint32_t serial, const char *id, uint16_t port, int listener); /* likewise */

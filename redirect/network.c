@@ -2,6 +2,10 @@
  * The listeners of a network are bound to any address (network_rules.c says why, and what guards them), on ports below those the
  * kernel gives away by itself: after the daemon has died, the rules still lead there, and no program must come to sit there by chance.
  *
+ * Each worker has listeners of its own, a share, for one part of the containers (spread.h): the monitor holds them all, so what
+ * comes for a worker that has died waits for its successor. A gateway that takes another's place keeps its shares, and adds some when it
+ * has more workers; with fewer, a worker has several. What the kernel's packet filter logs is the first share's.
+ *
  * A network is told from others by its name and its way of capture: what else changes in the configuration changes the rules only.
  */
 #include "redirect/network.h"
@@ -13,6 +17,7 @@
 #include "redirect/nflog.h"
 #include "redirect/packet_rules.h"
 #include "redirect/rtnl.h"
+#include "redirect/spread.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,21 +32,37 @@
 #define BACKLOG 4096
 #define MARKER "networks" /* in the state folder: there may be rules of ours */
 
+struct share {
+    struct daemon_worker *worker;
+    bool unsent, told; /* the worker is to be told; it knows */
+    uint32_t serial;   /* of the message that the worker has not answered; 0: none */
+    struct capture_sockets sockets;
+};
+
 struct network {
     struct list link;
     char name[CONFIG_NETWORK_NAME_MAX + 1];
     bool transparent, wanted, leaving;
-    bool unsent, told; /* the worker is to be told; it knows */
-    uint32_t serial;   /* of the message that the worker has not answered; 0: none */
-    struct daemon_worker *worker;
-    struct capture_sockets sockets;
+    struct share shares[WORKERS_MAX];
+    unsigned count;
     int group;
 };
+
+static struct share *end_of(struct network *network)
+{
+    return network->shares + network->count;
+}
+
+static void close_sockets(struct network *network)
+{
+    for (struct share *s = network->shares; s < end_of(network); s++)
+        capture_sockets_close(&s->sockets);
+}
 
 static void network_destroy(struct network *network)
 {
     list_remove(&network->link);
-    capture_sockets_close(&network->sockets);
+    close_sockets(network);
     free(network);
 }
 
@@ -75,8 +96,8 @@ static int make_transparent(int fd, int family)
                ? -errno : 0;
 }
 
-/* Any address of the family. -EAFNOSUPPORT when there is no such family here, -EADDRINUSE when the port is taken. */
-static int open_socket(int family, int type, uint16_t port, bool transparent)
+/* Any address of the family. -EAFNOSUPPORT when there is no such family here, -EADDRINUSE when the port is taken. `joins`: it is ours. */
+static int open_socket(int family, int type, uint16_t port, bool transparent, bool joins)
 {
     static const int on = 1;
     struct addr any = {.family = (uint8_t)family, .port = port};
@@ -97,18 +118,22 @@ static int open_socket(int family, int type, uint16_t port, bool transparent)
     if (type == SOCK_DGRAM && setsockopt(fd, family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6,
                                          family == AF_INET ? IP_PKTINFO : IPV6_RECVPKTINFO, &on, sizeof(on)) < 0)
         return -errno;
+    if (joins && (r = spread_join(fd)) < 0)
+        return r;
     if (bind(fd, (struct sockaddr *)&address, length) < 0)
         return errno == EADDRNOTAVAIL ? -EAFNOSUPPORT : -errno;
+    if (!joins && (r = spread_join(fd)) < 0)
+        return r;
     if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)
         return -errno;
     return fd_steal(&fd);
 }
 
-static int open_pair(int type, uint16_t port, bool transparent, int ret[2])
+static int open_pair(int type, uint16_t port, bool transparent, bool joins, int ret[2])
 {
     static const int families[2] = {AF_INET, AF_INET6};
     for (int i = 0; i < 2; i++) {
-        int fd = open_socket(families[i], type, port, transparent);
+        int fd = open_socket(families[i], type, port, transparent, joins);
         if (fd < 0 && !(fd == -EAFNOSUPPORT && families[i] == AF_INET6))
             return fd;
         ret[i] = fd < 0 ? -1 : fd;
@@ -116,13 +141,13 @@ static int open_pair(int type, uint16_t port, bool transparent, int ret[2])
     return 0;
 }
 
-static int open_at(struct capture_sockets *sockets, uint16_t port, bool transparent)
+static int open_at(struct capture_sockets *sockets, uint16_t port, bool transparent, bool joins)
 {
-    int r = open_pair(SOCK_STREAM, port, transparent, sockets->tcp);
+    int r = open_pair(SOCK_STREAM, port, transparent, joins, sockets->tcp);
     if (r == 0)
-        r = open_pair(SOCK_STREAM, (uint16_t)(port + 1), false, sockets->dns_tcp);
+        r = open_pair(SOCK_STREAM, (uint16_t)(port + 1), false, joins, sockets->dns_tcp);
     if (r == 0)
-        r = open_pair(SOCK_DGRAM, (uint16_t)(port + 1), false, sockets->dns_udp);
+        r = open_pair(SOCK_DGRAM, (uint16_t)(port + 1), false, joins, sockets->dns_udp);
     if (r < 0)
         capture_sockets_close(sockets);
     return r;
@@ -132,7 +157,7 @@ static int open_listeners(struct capture_sockets *sockets, bool transparent, str
 {
     int r = -EADDRINUSE;
     for (unsigned port = PORT_FIRST; r == -EADDRINUSE && port < PORT_LAST; port += 2)
-        r = open_at(sockets, (uint16_t)port, transparent);
+        r = open_at(sockets, (uint16_t)port, transparent, false);
     return r < 0 ? error_errno(err, -r, "cannot listen on two ports from %d to %d", PORT_FIRST, PORT_LAST) : 0;
 }
 
@@ -147,9 +172,13 @@ static uint16_t port_of(int fd)
 }
 
 /* Those that the gateway before us had, so that nobody in their queues is refused. Which is which their kind says, and their ports. */
-static void inherited_name(const char *network, bool transparent, char ret[CHANNEL_ID_MAX])
+static void inherited_name(const struct network *network, unsigned share, char ret[CHANNEL_ID_MAX])
 {
-    snprintf(ret, CHANNEL_ID_MAX, "_network.%s.%s", transparent ? "tproxy" : "redirect", network);
+    const char *capture = network->transparent ? "tproxy" : "redirect";
+    if (share)
+        snprintf(ret, CHANNEL_ID_MAX, "_network.%s+%u.%s", capture, share, network->name);
+    else
+        snprintf(ret, CHANNEL_ID_MAX, "_network.%s.%s", capture, network->name);
 }
 
 static int kind_of(int fd, int option)
@@ -167,7 +196,7 @@ static void place(struct capture_sockets *sockets, int fd)
                 : kind_of(fd, SO_TYPE) == SOCK_DGRAM      ? &sockets->dns_udp[i]
                 : dns                                     ? &sockets->dns_tcp[i]
                                                           : &sockets->tcp[i];
-    if (slot && *slot < 0)
+    if (slot && *slot < 0 && spread_join(fd) == 0) /* of a version that did not share it may be */
         *slot = fd;
     else
         close(fd); /* NFLOG is bound anew: which group it has the socket does not say */
@@ -181,16 +210,53 @@ static bool whole(const struct capture_sockets *s)
     return four && (six || no_six);
 }
 
-static bool take_inherited(struct daemon *d, struct network *network)
+static bool take_inherited_share(struct daemon *d, struct network *network, unsigned share)
 {
     char name[CHANNEL_ID_MAX];
-    inherited_name(network->name, network->transparent, name);
+    struct capture_sockets *sockets = &network->shares[share].sockets;
+    inherited_name(network, share, name);
     for (int fd; (fd = inherited_take(&d->inherited, name)) >= 0;)
-        place(&network->sockets, fd);
-    if (whole(&network->sockets))
+        place(sockets, fd);
+    if (whole(sockets))
         return true;
-    capture_sockets_close(&network->sockets);
+    capture_sockets_close(sockets);
     return false;
+}
+
+static void take_inherited(struct daemon *d, struct network *network)
+{
+    while (network->count < WORKERS_MAX && take_inherited_share(d, network, network->count))
+        network->count++;
+}
+
+/* Each listener in turn: all shares of a kind are one group, so one of each is told. */
+static int spread(const struct network *network)
+{
+    const struct capture_sockets *s = &network->shares[0].sockets;
+    const int *const kinds[] = {s->tcp, s->dns_tcp, s->dns_udp};
+    int r = 0;
+    for (int i = 0; i < 6 && r == 0 && network->count > 1; i++) {
+        int fd = kinds[i / 2][i % 2];
+        r = fd < 0 ? 0 : spread_by_source(fd, i % 2 ? AF_INET6 : AF_INET, network->count);
+    }
+    return r;
+}
+
+static uint16_t port_of(int fd);
+
+/* Up to a share for each worker, at the ports that the first one has. With less it is served as well, by fewer workers. */
+static void open_shares(struct daemon *d, struct network *network)
+{
+    int r = 0;
+    while (network->count < d->worker_count && r == 0) {
+        struct share *share = &network->shares[network->count];
+        r = open_at(&share->sockets, port_of(network->shares[0].sockets.tcp[0]), network->transparent, true);
+        network->count += r == 0;
+    }
+    if (r == 0)
+        r = spread(network);
+    if (r < 0)
+        log_error("the network \"%s\" cannot be shared out evenly: %s", network->name, strerror(-r));
 }
 
 int networks_each_sockets(struct daemon *d, int (*each)(const char *name, const struct capture_sockets *sockets, void *arg), void *arg)
@@ -198,8 +264,10 @@ int networks_each_sockets(struct daemon *d, int (*each)(const char *name, const 
     int r = 0;
     for (struct network *n = first(d); n && r == 0; n = next(d, n)) {
         char name[CHANNEL_ID_MAX];
-        inherited_name(n->name, n->transparent, name);
-        r = n->leaving ? 0 : each(name, &n->sockets, arg);
+        for (unsigned i = 0; i < n->count && r == 0 && !n->leaving; i++) {
+            inherited_name(n, i, name);
+            r = each(name, &n->shares[i].sockets, arg);
+        }
     }
     return r;
 }
@@ -212,14 +280,18 @@ static int network_open(struct daemon *d, const struct config_network *wanted, s
         return error_errno(err, ENOMEM, "the network \"%s\"", wanted->name);
     memcpy(network->name, wanted->name, sizeof(network->name));
     network->transparent = wanted->transparent;
-    network->worker = d->workers;
-    network->unsent = true;
     network->group = -1;
-    network->sockets = (struct capture_sockets)CAPTURE_SOCKETS_NONE;
+    for (unsigned i = 0; i < WORKERS_MAX; i++)
+        network->shares[i] = (struct share){.worker = &d->workers[i % d->worker_count], .unsent = true, .sockets = CAPTURE_SOCKETS_NONE};
     list_append(&d->networks, &network->link);
-    int r = take_inherited(d, network) ? 0 : open_listeners(&network->sockets, wanted->transparent, err);
+    take_inherited(d, network);
+    int r = network->count ? 0 : open_listeners(&network->shares[0].sockets, wanted->transparent, err);
+    if (r == 0) {
+        network->count += network->count == 0;
+        open_shares(d, network);
+    }
     if (r == 0 && (r = nflog_open(&group, err)) >= 0) {
-        network->sockets.nflog = r;
+        network->shares[0].sockets.nflog = r;
         network->group = group;
     }
     if (r < 0 && r != -ENOPROTOOPT) {
@@ -321,9 +393,10 @@ static int put_in_force(struct daemon *d, const struct config_snapshot *snapshot
                                               .port_count = ports[count].count,
                                               .nflog_group = n->group};
         for (int i = 0; i < 2; i++) {
-            rules[count].tcp[i] = port_of(n->sockets.tcp[i]);
-            rules[count].dns_udp[i] = port_of(n->sockets.dns_udp[i]);
-            rules[count].dns_tcp[i] = port_of(n->sockets.dns_tcp[i]);
+            const struct capture_sockets *sockets = &n->shares[0].sockets;
+            rules[count].tcp[i] = port_of(sockets->tcp[i]);
+            rules[count].dns_udp[i] = port_of(sockets->dns_udp[i]);
+            rules[count].dns_tcp[i] = port_of(sockets->dns_tcp[i]);
         }
         count++;
     }
@@ -476,6 +549,15 @@ static void forget_new(struct daemon *d, const struct network *last_before)
     }
 }
 
+/* Leaving, and no worker has to be told or to answer any more. */
+static bool has_left(const struct network *n)
+{
+    bool left = n->leaving;
+    for (unsigned i = 0; i < n->count; i++)
+        left &= !n->shares[i].unsent && !n->shares[i].serial;
+    return left;
+}
+
 static void leave_unwanted(struct daemon *d)
 {
     for (struct network *n = first(d), *after; n; n = after) {
@@ -483,9 +565,11 @@ static void leave_unwanted(struct daemon *d)
         if (n->wanted || n->leaving)
             continue;
         log_info("the network \"%s\" is not captured any more", n->name);
-        capture_sockets_close(&n->sockets);
-        n->leaving = n->unsent = true;
-        if (!n->told && !n->serial)
+        close_sockets(n);
+        n->leaving = true;
+        for (struct share *s = n->shares; s < end_of(n); s++)
+            s->unsent = s->told || s->serial;
+        if (has_left(n))
             network_destroy(n);
     }
 }
@@ -507,6 +591,9 @@ int networks_apply(struct daemon *d, const struct config_snapshot *snapshot, str
         return r;
     }
     leave_unwanted(d);
+    for (struct network *n = first(d); n; n = next(d, n))
+        if (!n->leaving)
+            (void)spread(n); /* as it was, should a gateway that was to take our place have changed it */
     if (count == 0)
         unlinkat(d->state, MARKER, 0);
     return 0;
@@ -533,43 +620,59 @@ void networks_learn(struct daemon_worker *w, const struct channel_message *messa
         log_warning("an address for a rule of the policy \"%s\" is not put into force: %s", message->policy, err.text);
 }
 
+static int tell_shares(struct network *n, struct daemon_worker *w)
+{
+    int r = 0;
+    for (unsigned i = 0; i < n->count && r == 0; i++) {
+        struct share *s = &n->shares[i];
+        uint32_t serial = daemon_next_serial(w->daemon);
+        if (s->worker != w || !s->unsent || s->serial)
+            continue;
+        r = n->leaving ? channel_send_network_end(w->process.channel, serial, n->name, i)
+                       : channel_send_network(w->process.channel, serial, n->name, i, n->transparent, &s->sockets);
+        s->unsent = r < 0;
+        s->serial = r < 0 ? 0 : serial;
+    }
+    return r;
+}
+
 int networks_feed(struct daemon_worker *w)
 {
     struct daemon *d = w->daemon;
-    int channel = w->process.channel;
     if (w->learned != w->learned_told) {
-        int r = channel_send_learned_done(channel, w->learned);
+        int r = channel_send_learned_done(w->process.channel, w->learned);
         if (r < 0)
             return r;
         w->learned_told = w->learned;
     }
     if (w->config_unsent || w->config_serial)
         return 0; /* first the configuration, in which the worker looks them up */
-    for (struct network *n = first(d); n; n = next(d, n)) {
-        uint32_t serial = daemon_next_serial(d);
-        if (n->worker != w || !n->unsent || n->serial)
-            continue;
-        int r = n->leaving ? channel_send_network_end(channel, serial, n->name)
-                           : channel_send_network(channel, serial, n->name, n->transparent, &n->sockets);
-        if (r < 0)
-            return r;
-        n->unsent = false;
-        n->serial = serial;
-    }
-    return 0;
+    int r = 0;
+    for (struct network *n = first(d); n && r == 0; n = next(d, n))
+        r = tell_shares(n, w);
+    return r;
+}
+
+static struct share *share_asked(struct network *n, const struct daemon_worker *w, uint32_t serial)
+{
+    for (struct share *s = n->shares; s < end_of(n); s++)
+        if (s->worker == w && s->serial == serial)
+            return s;
+    return NULL;
 }
 
 bool networks_answered(struct daemon_worker *w, uint32_t serial, int code)
 {
     struct daemon *d = w->daemon;
     for (struct network *n = first(d); n; n = next(d, n)) {
-        if (n->worker != w || n->serial != serial)
+        struct share *s = share_asked(n, w, serial);
+        if (!s)
             continue;
-        n->serial = 0;
-        n->told = !n->leaving && code == 0;
+        s->serial = 0;
+        s->told = !n->leaving && code == 0;
         if (!n->leaving && code)
             log_error("the worker cannot serve the network \"%s\": %s; it stays closed", n->name, strerror(code));
-        if (n->leaving && !n->unsent)
+        if (has_left(n))
             network_destroy(n);
         return true;
     }
@@ -582,12 +685,14 @@ void networks_worker_died(struct daemon_worker *w)
     w->learned = w->learned_told = 0;
     for (struct network *n = first(d), *after; n; n = after) {
         after = next(d, n);
-        if (n->worker != w)
-            continue;
-        n->told = false;
-        n->serial = 0;
-        n->unsent = true;
-        if (n->leaving)
+        for (struct share *s = n->shares; s < end_of(n); s++) {
+            if (s->worker != w)
+                continue;
+            s->told = false;
+            s->serial = 0;
+            s->unsent = !n->leaving;
+        }
+        if (has_left(n))
             network_destroy(n);
     }
 }
@@ -595,15 +700,16 @@ void networks_worker_died(struct daemon_worker *w)
 bool networks_settled(const struct daemon *d)
 {
     for (const struct network *n = first(d); n; n = next(d, n))
-        if (n->unsent || n->serial)
-            return false;
+        for (unsigned i = 0; i < n->count; i++)
+            if (n->shares[i].unsent || n->shares[i].serial)
+                return false;
     return true;
 }
 
 void networks_close(struct daemon *d)
 {
     for (struct network *n = first(d); n; n = next(d, n))
-        capture_sockets_close(&n->sockets);
+        close_sockets(n);
 }
 
 void networks_destroy(struct daemon *d)
@@ -612,12 +718,20 @@ void networks_destroy(struct daemon *d)
         network_destroy(n);
 }
 
+static bool is_served(const struct network *n)
+{
+    bool served = true;
+    for (unsigned i = 0; i < n->count; i++)
+        served &= n->shares[i].told;
+    return served;
+}
+
 json_t *networks_describe(const struct daemon *d)
 {
     json_t *all = json_array();
     for (const struct network *n = first(d); n; n = next(d, n))
         if (!n->leaving)
             json_array_append_new(all, json_pack("{s:s, s:s, s:b}", "name", n->name, "capture",
-                                                 n->transparent ? "tproxy" : "redirect", "served", n->told));
+                                                 n->transparent ? "tproxy" : "redirect", "served", is_served(n)));
     return all;
 }

@@ -10,6 +10,8 @@ import pytest
 from gateway_fixtures import make_gateway  # noqa: F401
 from lab import wait_until
 from metrics import Endpoint, value
+from network_fixtures import NETWORK_POLICY, bridge, capture  # noqa: F401
+from origins import address
 from test_admin import PLAIN
 from test_gateway_daemon import ask_again, hold_flow
 from test_gateway_upgrade import Load, await_elders, upgrade
@@ -296,3 +298,103 @@ def test_many_workers(make_gateway):
     for box in boxes:
         assert box.curl("https://allowed.example/").returncode == 0
     assert gateway.stop() == 0
+
+
+# --- a captured network: one port, a listener for each worker ------------------------------------------------------
+
+ANY_POLICY = NETWORK_POLICY.replace("172.28.0.0/29", "172.28.0.0/24").replace("2001:db8:28::/125", "2001:db8:28::/64")
+
+
+@pytest.fixture
+def shared(bridge, capture, make_gateway):  # noqa: F811
+    if capture == "tproxy":
+        bridge.netfilter(False)
+    return make_gateway(ANY_POLICY % f", capture: {capture}", settings=TWO)
+
+
+def worker_of_source(gateway, box):
+    """Which worker wrote of it, all of it."""
+    sources = set(box.address.values())
+    found = {event["sallyport.worker"] for event in gateway.audit(complete=False)
+             if event["source.ip"] in sources and event["event.action"].startswith(("flow", "dns"))}
+    assert len(found) == 1, found
+    return found.pop()
+
+
+def speak_over_everything(box):
+    """TLS over both families, DNS over UDP and TCP, and a port that is known by its DNS answer alone."""
+    for family in (4, 6):
+        assert box.curl("https://allowed.example/", f"-{family}").stdout.startswith("allowed.example")
+    for option in ("+notcp", "+tcp"):
+        assert "NXDOMAIN" in box.do("dig", option, f"@{address('name-server.example', 6)}", "denied.example").stdout
+    box.do("dig", "+short", "ssh.example", "AAAA")
+    told = box.do("bash", "-c", 'exec 3<>"/dev/tcp/$0/22"; head -c 7 <&3', address("ssh.example", 6))
+    assert told.stdout == "SSH-2.0", told
+
+
+def box_of_each_worker(gateway, bridge):
+    """Containers until each worker has one."""
+    boxes = {}
+    for _ in range(24):
+        box = bridge.container()
+        speak_over_everything(box)
+        gateway.await_event(lambda audit: audit.where(source_ip=box.address[4], event_action="flow-ended"))
+        boxes.setdefault(worker_of_source(gateway, box), box)
+        if len(boxes) == 2:
+            return boxes[1], boxes[2]
+    raise AssertionError("24 containers, and all are one worker's")
+
+
+def test_containers_of_a_network_are_shared_out_and_each_stays_whole(shared, bridge):
+    boxes = box_of_each_worker(shared, bridge)
+    for box in boxes:
+        for _ in range(3):
+            speak_over_everything(box)
+    shared.await_event(lambda audit: len(audit.where(destination_domain="ssh.example", event_action="flow-ended")) >= 8)
+    assert [worker_of_source(shared, box) for box in boxes] == [1, 2]
+    assert not gaps(shared)
+
+
+def test_what_comes_for_a_dead_worker_of_a_network_waits(shared, bridge):
+    boxes = box_of_each_worker(shared, bridge)
+    for victim in (0, 1):
+        restarts = shared.status()["worker_restarts"]
+        os.kill(shared.workers()[victim], signal.SIGKILL)
+        for box in boxes:
+            assert box.curl("https://allowed.example/", "-4").returncode == 0
+        wait_until(lambda: shared.status()["worker_restarts"] == restarts + 1 and shared.status()["ready"], "its successor")
+    for box in boxes:
+        speak_over_everything(box)
+    assert [worker_of_source(shared, box) for box in boxes] == [1, 2]
+
+
+def test_a_network_changes_hands_whatever_the_number(shared, bridge):
+    boxes = box_of_each_worker(shared, bridge)
+    loads = [Load(box, "https://allowed.example/", 1, "-4") for box in boxes]
+    for count in (3, 1, 2):
+        shared.settings = f", workers: {count}"
+        shared.write_policy(ANY_POLICY % (", capture: tproxy" if "tproxy" in shared.config.read_text() else ", capture: redirect"))
+        for load in loads:
+            load.more(2)
+        upgrade(shared)
+        assert len(shared.workers()) == count
+        assert [network["served"] for network in shared.status()["networks"]] == [True]
+        for load in loads:
+            load.more(2)
+    for load in loads:
+        load.end()
+    for box in boxes:
+        speak_over_everything(box)
+
+
+def test_a_network_that_is_not_captured_any_more_leaves_every_worker(shared, bridge):
+    boxes = box_of_each_worker(shared, bridge)
+    shared.write_policy("policies:\n  agents: {allow: [allowed.example]}\n")
+    shared.told("reload")
+    wait_until(lambda: shared.status()["networks"] == [], "its end")
+    for box in boxes:
+        assert box.do(*bridge.lab.client, "connect", address("denied.example"), "443").stdout.startswith("connected")
+    shared.write_policy(ANY_POLICY % "")
+    shared.told("reload")
+    for box in boxes:
+        speak_over_everything(box)

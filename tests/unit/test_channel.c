@@ -100,7 +100,7 @@ static void a_network_is_a_capture_that_no_container_can_be(void **state)
     char id[CHANNEL_ID_MAX];
     int fd = -2;
     sockets.tcp[0] = file();
-    assert_int_equal(channel_send_network(ends[0], 9, "docker", true, &sockets), 0);
+    assert_int_equal(channel_send_network(ends[0], 9, "docker", 0, true, &sockets), 0);
     assert_int_equal(channel_receive(ends[1], &message, &received, &fd), 1);
     assert_int_equal(message.type, CHANNEL_NETWORK);
     assert_int_equal(message.serial, 9);
@@ -109,7 +109,7 @@ static void a_network_is_a_capture_that_no_container_can_be(void **state)
     assert_false(state_id_valid(message.container_id));
     assert_true(same_file(received.tcp[0], sockets.tcp[0]));
     memcpy(id, message.container_id, sizeof(id));
-    assert_int_equal(channel_send_network_end(ends[0], 10, "docker"), 0);
+    assert_int_equal(channel_send_network_end(ends[0], 10, "docker", 0), 0);
     capture_sockets_close(&received);
     assert_int_equal(channel_receive(ends[1], &message, &received, &fd), 1);
     assert_int_equal(message.type, CHANNEL_WITHDRAW);
