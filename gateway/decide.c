@@ -234,7 +234,7 @@ static ssize_t read_more(struct flow *flow)
     while (got < 0 && errno == EINTR);
     if (got <= 0)
         return got;
-    if ((size_t)got < room && !flow->client.hangup)
+    if ((size_t)got < room && !flow->client.hangup && !flow->client.urgent)
         flow->client.readable = false; /* a short read drained it: epoll(7) */
     if (first)
         buffer_borrow(up, at, (size_t)got);

@@ -128,7 +128,7 @@ static void dial_next(struct flow *flow)
 static void origin_drop(struct flow *flow)
 {
     poller_close(&flow->worker->poller, &flow->origin.poll);
-    flow->origin.readable = flow->origin.writable = flow->origin.hangup = false;
+    flow->origin.readable = flow->origin.writable = flow->origin.hangup = flow->origin.finished = false;
 }
 
 static void decide_by_proof(struct flow *flow, const struct proof_result *result)
@@ -222,7 +222,7 @@ static void attempt_ready(struct dial_attempt *attempt, uint32_t events)
     flow->dial->last_problem = attempt->outbound.problem;
     note_dead(attempt);
     attempt_drop(attempt);
-    flow->origin.readable = flow->origin.writable = flow->origin.hangup = false;
+    flow->origin.readable = flow->origin.writable = flow->origin.hangup = flow->origin.finished = false;
     dial_next(flow);
 }
 

@@ -301,12 +301,23 @@ void flow_deny(struct flow *flow, enum acl_reason reason, const char *detail)
 
 /* ---- events ---- */
 
+/* The urgent byte is one of many, in its place: what it means is between the ends. */
+static void note_urgent(struct flow_side *side)
+{
+    static const int on = 1;
+    side->urgent = true;
+    (void)setsockopt(side->poll.fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+}
+
 void flow_side_note(struct flow_side *side, uint32_t events)
 {
+    if ((events & EPOLLPRI) && !side->urgent)
+        note_urgent(side);
     if (events & (EPOLLIN | EPOLLHUP | EPOLLERR | EPOLLRDHUP))
         side->readable = true;
     if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
         side->hangup = true;
+    side->finished = (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == EPOLLRDHUP;
     if (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))
         side->writable = true;
 }

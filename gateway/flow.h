@@ -28,7 +28,9 @@ struct flow_side {
     struct poll_handle poll;
     struct flow *flow;
     bool readable, writable; /* as far as we know: false only after EAGAIN */
-    bool hangup;             /* the peer's FIN or RST is in sight (EPOLLRDHUP): read on after a short read */
+    bool hangup;             /* the peer's FIN or RST is in sight: read on after a short read */
+    bool finished;           /* it is its FIN (EPOLLRDHUP), and all that came before has come: behind a short read is the end */
+    bool urgent;             /* it sent urgent data: recv(2) stops at the mark, so a short read says nothing */
     bool bounded;            /* it was looked at how much memory it may hold: sock.h */
     bool eof, shut;          /* half-close is two facts: FIN read from it, FIN sent to it */
 };

@@ -97,7 +97,7 @@ void poll_handle_init(struct poll_handle *handle, void (*ready)(struct poll_hand
 
 int poller_add(struct poller *poller, struct poll_handle *handle, int fd)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = handle};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET, .data.ptr = handle};
     if (epoll_ctl(poller->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
         return -errno;
     handle->fd = fd;

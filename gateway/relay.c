@@ -95,8 +95,9 @@ ssize_t relay_read(struct flow *flow, struct flow_side *from, void *bytes, size_
     if (got == 0) {
         from->eof = true;
         from->readable = false;
-    } else if ((size_t)got < size && !from->hangup) {
-        from->readable = false; /* a short read drained it, and no FIN was in sight: epoll(7) */
+    } else if ((size_t)got < size && !from->urgent && (from->finished || !from->hangup)) {
+        from->readable = false; /* a short read drained it: epoll(7) */
+        from->eof = from->finished;
     }
     if (!from->bounded)
         bound_memory(flow, from);
@@ -210,10 +211,12 @@ static void run_bulk(struct flow *flow, struct relay_bulk *bulk, struct flow_sid
     for (int turn = 0; turn < TURN_BUDGET; turn++) {
         if (bulk_drain(flow, bulk, to, count) <= 0)
             return;
-        if (from->eof || !from->readable) {
-            bulk_end(flow, bulk); /* an idle direction holds no pipe */
+        if (from->eof || !from->readable || from->urgent) {
+            bulk_end(flow, bulk); /* an idle direction holds no pipe; and splice(2) takes the urgent mark for the end */
             if (from->eof)
                 relay_shut(to);
+            else if (from->urgent)
+                break;
             return;
         }
         if (!to->writable || bulk_fill(flow, bulk, from) < 0)
@@ -223,10 +226,10 @@ static void run_bulk(struct flow *flow, struct relay_bulk *bulk, struct flow_sid
 }
 
 /* HTTP that is still parsed needs its bytes in memory. */
-static void bulk_consider(struct flow *flow, struct relay_bulk *bulk, ssize_t got)
+static void bulk_consider(struct flow *flow, struct relay_bulk *bulk, const struct flow_side *from, ssize_t got)
 {
     bulk->full_reads = got == SCRATCH_SIZE ? bulk->full_reads + 1 : 0;
-    if (bulk->full_reads >= BULK_AFTER && (!flow->http || flow->http->tunnel))
+    if (bulk->full_reads >= BULK_AFTER && !from->urgent && (!flow->http || flow->http->tunnel))
         bulk->pipe = pipe_borrow(&flow->worker->pipes);
 }
 
@@ -260,7 +263,7 @@ static void run_direction(struct flow *flow, struct flow_side *from, struct flow
             if (!pass_on(flow, to, buffer, scratch, (size_t)got, from->hangup, count))
                 return;
             if (buffer_length(buffer) == 0)
-                bulk_consider(flow, bulk, got);
+                bulk_consider(flow, bulk, from, got);
             if (bulk->pipe)
                 break;
         }

@@ -112,6 +112,7 @@ static const struct {
     {SCMP_SYS(socket), 0, 1, SOCKET_KIND, SOCK_DGRAM, 0, AF_INET}, {SCMP_SYS(socket), 0, 1, SOCKET_KIND, SOCK_DGRAM, 0, AF_INET6},
     /* no socket filters, no other device or mark, nothing of netfilter */
     WHEN_BOTH(setsockopt, 1, SOL_SOCKET, 2, SO_LINGER), WHEN_BOTH(setsockopt, 1, SOL_SOCKET, 2, SO_RCVBUF),
+    WHEN_BOTH(setsockopt, 1, SOL_SOCKET, 2, SO_OOBINLINE),
     WHEN_BOTH(setsockopt, 1, SOL_SOCKET, 2, SO_SNDBUF), WHEN_BOTH(setsockopt, 1, SOL_SOCKET, 2, SO_RCVLOWAT),
     WHEN_BOTH(setsockopt, 1, IPPROTO_TCP, 2, TCP_NODELAY), WHEN_BOTH(setsockopt, 1, IPPROTO_TCP, 2, TCP_QUICKACK),
     WHEN_BOTH(setsockopt, 1, IPPROTO_TCP, 2, TCP_NOTSENT_LOWAT), WHEN_BOTH(setsockopt, 1, IPPROTO_TCP, 2, TCP_CORK),

@@ -35,6 +35,25 @@ def test_an_origin_that_finished_still_hears_the_client(lab, family):
     assert seen_by_the_origin(lab) == {"port": 7003, "bytes": 3000000, "end": "fin"}
 
 
+def test_urgent_data_stays_in_its_place_and_stalls_nothing(lab, family):
+    """recv(2) stops at the urgent mark: what is behind it, and came with it, is not forgotten; the byte itself is one of many."""
+    story = "import socket, sys; c = socket.create_connection((sys.argv[1], 7002)); c.settimeout(10)\n" \
+            "c.sendall(b'ab'); c.send(b'c', socket.MSG_OOB); c.sendall(b'de\\n'); f = c.makefile('rb')\n" \
+            "print(f.readline(), f.readline())"
+    run = lab.exec(["python3", "-c", story, address("end.example", family)], **RULES).ok()
+    assert run.out.endswith("b'abcde\\n'\n"), run.out
+
+
+def test_urgent_data_amid_bulk(lab, family):
+    """splice(2) takes the urgent mark for the end of the stream."""
+    story = "import hashlib, socket, sys; c = socket.create_connection((sys.argv[1], 7000)); half = bytes(range(256)) * 40000\n" \
+            "c.sendall(half); c.send(b'!', socket.MSG_OOB); c.sendall(b'tail'); c.shutdown(socket.SHUT_WR)\n" \
+            "whole = half + b'!tail'; print(len(whole), hashlib.sha256(whole).hexdigest()); print(c.makefile().readline())"
+    run = lab.exec(["python3", "-c", story, address("end.example", family)], **RULES).ok()
+    sent, heard = run.out.split("\n")[:2]
+    assert sent == heard
+
+
 @pytest.mark.smoke
 def test_a_reset_by_the_origin_is_a_reset(lab, family):
     run = end(lab, family, 7001, "reset-by-origin")
