@@ -4,6 +4,7 @@ a sealed command to an origin that notes the raw bytes. What arrived is read by 
 nothing with the gate, and is given once more, straight, to a real nginx: all of them must find requests for the allowed host alone.
 """
 import json
+import os
 import random
 import re
 import socket
@@ -11,12 +12,15 @@ import threading
 
 import pytest
 
+from lab import ROOT
 from test_exec_redteam import SMUGGLED
 from test_http import ACCEPTED, FAULTS, get
 from origins import address
 
 PLACE, PORT = address("allowed.example"), 7010
-MUTATIONS = 1500
+MUTATIONS = int(os.environ.get("SALLYPORT_MUTATIONS", 1500))  # more of them, and others, before a release
+SEED = int(os.environ.get("SALLYPORT_SEED", 20261129))         # the same streams in every run
+FUZZED = ROOT / "tests/fuzz/corpus"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 SEND = r"""
@@ -150,7 +154,10 @@ SPICE = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"Host: denied.example
 def seeds():
     texts = [*SMUGGLED.values()] + [text.encode().decode("unicode_escape") for text in
                                     (*ACCEPTED.values(), *(request for request, _ in FAULTS.values()), get("allowed.example") * 3)]
-    return [text.encode("latin-1")[:8192] for text in texts]
+    # What the fuzzers of the gate begin with, for the one host that is allowed here.
+    fuzzed = [re.sub(rb"(?im)^(host:\s*)[a-z.]+", rb"\1allowed.example", file.read_bytes())
+              for folder in ("http", "http_readers") for file in sorted((FUZZED / folder).iterdir())]
+    return [text.encode("latin-1")[:8192] for text in texts] + fuzzed
 
 
 def mutate(data, chance):
@@ -173,7 +180,7 @@ def mutate(data, chance):
 
 @pytest.mark.smoke
 def test_nginx_sees_the_hosts_that_the_gate_let_pass(lab):
-    chance = random.Random(20261129)  # the same streams in every run
+    chance = random.Random(SEED)
     base = seeds()
     streams = base + [mutate(chance.choice(base), chance) for _ in range(MUTATIONS)]
     recorder = Recorder(lab)
@@ -182,7 +189,7 @@ def test_nginx_sees_the_hosts_that_the_gate_let_pass(lab):
         run.say(json.dumps([stream.hex() for stream in streams]))
         run.process.stdin.close()
         run.process.stdin = None
-        run.wait(300).ok()
+        run.wait(300 + MUTATIONS // 5).ok()
     finally:
         recorder.close()
     arrived = [stream for stream in recorder.streams if stream]
