@@ -15,6 +15,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+
+#define LOADING_NICE 10
 
 struct reload {
     struct worker *worker;
@@ -32,6 +35,7 @@ struct reload {
 static void load(void *arg)
 {
     struct reload *reload = arg;
+    (void)setpriority(PRIO_PROCESS, 0, LOADING_NICE); /* this thread's: the loop goes first where processors are scarce */
     reload->status = config_load_bundle(reload->bundle, &reload->snapshot, &reload->errors);
     uv_async_send(&reload->loaded);
 }

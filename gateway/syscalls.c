@@ -33,6 +33,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -116,6 +117,7 @@ static const struct {
     WHEN_BOTH(setsockopt, 1, SOL_SOCKET, 2, SO_SNDBUF), WHEN_BOTH(setsockopt, 1, SOL_SOCKET, 2, SO_RCVLOWAT),
     WHEN_BOTH(setsockopt, 1, IPPROTO_TCP, 2, TCP_NODELAY), WHEN_BOTH(setsockopt, 1, IPPROTO_TCP, 2, TCP_QUICKACK),
     WHEN_BOTH(setsockopt, 1, IPPROTO_TCP, 2, TCP_NOTSENT_LOWAT), WHEN_BOTH(setsockopt, 1, IPPROTO_TCP, 2, TCP_CORK),
+    WHEN_BOTH(setpriority, 0, PRIO_PROCESS, 1, 0), /* the thread that loads a configuration steps back */
     WHEN(ioctl, 1, FIONBIO), WHEN(ioctl, 1, FIONREAD),
     {SCMP_SYS(ioctl), ENOTTY, 1, AN_INT, TCGETS, -1, 0}, /* stdio asks whether it writes to a terminal */
     WHEN(fcntl, 1, F_GETFD), WHEN(fcntl, 1, F_SETFD), WHEN(fcntl, 1, F_GETFL), WHEN(fcntl, 1, F_SETFL),

@@ -6,7 +6,10 @@
 #include <signal.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#define LOADING_NICE 10
 
 void loading_init(struct loading *l)
 {
@@ -16,6 +19,7 @@ void loading_init(struct loading *l)
 static void *load(void *arg)
 {
     struct loading *l = arg;
+    (void)setpriority(PRIO_PROCESS, 0, LOADING_NICE); /* this thread's: the loops go first where processors are scarce */
     l->status = config_load_file_noted(l->path, &l->snapshot, &l->bundle, &l->errors, &l->files);
     ssize_t ignored = write(l->event, &(uint64_t){1}, sizeof(uint64_t));
     (void)ignored; /* a counter of 64 bits has room */

@@ -180,7 +180,7 @@ UNLISTED = {
     "shared memory": ("shmget", 0, 0, 0),
     "the kernel's log": ("syslog", 3, NULL, 0),
     "other processors": ("sched_setaffinity", 0, 0, NULL),
-    "another rank": ("setpriority", 0, 0, 0),
+    "another's rank": ("setpriority", 0, 1, 0),
     "another session": ("setsid",),
     "another name of the machine": ("sethostname", NULL, 0),
     "a restart of it": ("reboot", 0, 0, 0, NULL),
