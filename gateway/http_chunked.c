@@ -16,6 +16,9 @@
 #include <strings.h>
 
 #define SIZE_LINE_MAX 4096 /* a size with its extensions */
+/* No client sends larger chunks, and a server whose number wraps around reads data as the next request. */
+#define SIZE_BITS 31
+#define DIGITS_MAX 15 /* with leading zeros */
 #define TRAILERS_MAX 65536
 
 enum {
@@ -58,7 +61,7 @@ static const char *size_digit(struct http_chunked *chunked, uint8_t byte)
     int digit = hex_digit(byte);
     if (digit < 0)
         return "a chunk size is not a hexadecimal number";
-    if (chunked->left >> 59)
+    if (chunked->left >> (SIZE_BITS - 4) || chunked->line_bytes >= DIGITS_MAX)
         return "a chunk size is too large";
     chunked->left = chunked->left << 4 | (unsigned)digit;
     chunked->state = SIZE;

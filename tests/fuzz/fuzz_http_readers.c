@@ -171,7 +171,7 @@ static bool read_chunks(struct text *from, bool *ret_whole)
         while (digits.left < line.left && is_token(line.at[digits.left]))
             digits.left++;
         rest.at += digits.left, rest.left -= digits.left;
-        if (!number(digits, 16, &size))
+        if (!number(digits, 16, &size) || size > INT32_MAX || digits.left > 15)
             return false;
         take(&rest, is_text); /* extensions */
         if (!is(rest, "\r"))

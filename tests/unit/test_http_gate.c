@@ -172,6 +172,8 @@ static void good_requests_pass(void **state)
         {BYTES("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n"
                "5\r\nhello\r\n00A;a=b;c=\"d\"\r\n0123456789\r\n0\r\nX-Sum: 1\r\nY:\r\n\r\n"),
          "R example.com:0 POST /66 B56 E"},
+        {BYTES("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n00000007fffffff\r\nx"),
+         "R example.com:0 POST /66 B18"},
         {BYTES("POST / HTTP/1.1\r\n" HOST "Expect: 100-Continue\r\nContent-Length: 2\r\n\r\nok"),
          "R example.com:0 POST x/79 B2 E"},
         /* pipelined: never a byte of the second in the first's events */
@@ -402,7 +404,9 @@ static void malformed_chunks_are_refused(void **state)
         {CHUNKS("1\r\nxx\r\n"), BAD_AT("4")},         /* data longer than its size */
         {CHUNKS("1\r\nx\n0\r\n"), BAD_AT("4")},       /* bare LF behind data */
         {CHUNKS("1\r\nx\rz"), BAD_AT("5")},
-        {CHUNKS("fffffffffffffffff\r\n"), BAD_AT("15")},
+        {CHUNKS("80000000\r\n"), BAD_AT("7")},         /* negative, or nothing, where numbers are short */
+        {CHUNKS("100000000\r\n"), BAD_AT("8")},
+        {CHUNKS("0000000000000001\r\n"), BAD_AT("15")}, /* too many digits for some */
         {CHUNKS("0\r\n\n"), BAD_AT("3")},
         {CHUNKS("0\r\n\rx"), BAD_AT("4")},
         {CHUNKS("0\r\nX: y\n\r\n"), BAD_AT("7")},
