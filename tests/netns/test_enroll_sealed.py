@@ -124,6 +124,7 @@ def test_ps_lists_them(gateway):
     assert gateway.told("ps") == []
     box = gateway.container("--policy", "agents", "--name", "naïve ☃", "--image", "i")
     [one] = gateway.told("ps")
+    one.pop("worker", None)  # where there are several
     assert one == {"id": box.id, "name": "naïve ☃", "image": "i", "policy": "agents", "capture": "sealed", "state": "served",
                    "pid": box.pid, "netns": box.inode(), "since": one["since"]}
     assert abs(one["since"] - time.time()) < 60
