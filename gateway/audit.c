@@ -14,9 +14,10 @@
  * there are flows What does not fit even there is counted, and the next line says how many
  * (sallyport.dropped_before).
  *
- * The file holds whole lines only. A write that the disk cut short goes on where it stopped; when the file is
- * replaced or closed in between, the torn piece is cut off the old one and the whole line goes to the new
- * one. A torn line that a crash left is ended by a newline, where the file can be read.
+ * The file holds whole lines only, though several workers may append to it, each with a lock on it for the time of a write.
+ * What the disk cut short is taken back before that lock is given up, and the whole line is written again later. Where it cannot be
+ * taken back (a file that may only grow), the line goes on where it stopped; when the file is replaced or closed in between, the
+ * whole line goes to the new one. A torn line that a crash left is ended by a newline, where the file can be read.
  *
  * A file is asked for room before anything relies on it: blocks for one line are reserved behind its end, where its file system
  * can do that. So a disk that is full from the start is known before the first flow, and not by it.
@@ -48,6 +49,7 @@
 #define GATHER_MS 5  /* an event waits so long for company */
 #define RETRY_MS 200 /* a file that cannot be written is tried again */
 #define POLL_MS 100  /* a pipe that is full is looked after so often */
+#define LOCK_WAIT_MS 20 /* who reads the log may lock it, too, for ever: that must not hold it up */
 
 struct block {
     struct block *next;
@@ -298,27 +300,53 @@ static size_t torn_length(const struct audit *audit)
     return audit->written - at;
 }
 
-/* Takes a line back that was written in part: it is whole in the batch again. */
-static void cut_torn_line(struct audit *audit)
+static bool cut_file(const struct audit *audit, size_t torn)
 {
     struct stat st;
-    size_t torn = torn_length(audit);
-    if (torn == 0)
-        return;
-    if (audit->regular && fstat(audit->fd, &st) == 0 && st.st_size >= (off_t)torn &&
-        ftruncate(audit->fd, st.st_size - (off_t)torn) < 0) {
-        /* The piece stays at the end of the old file; nothing else can be done about it. */
-    }
-    audit->written -= torn;
-    audit->queued += torn;
+    return audit->regular && fstat(audit->fd, &st) == 0 && st.st_size >= (off_t)torn &&
+           ftruncate(audit->fd, st.st_size - (off_t)torn) == 0;
 }
 
-static void end_torn_line(int fd, off_t size)
+/* Takes a line back that was written in part: it is whole in the batch again. `anyway`: also when the piece has to stay at the end
+ * of the file, which is given up. False: there is none, or it goes on where it stopped. */
+static bool cut_torn_line(struct audit *audit, bool anyway)
+{
+    size_t torn = torn_length(audit);
+    if (torn == 0 || (!cut_file(audit, torn) && !anyway))
+        return false;
+    audit->written -= torn;
+    audit->queued += torn;
+    return true;
+}
+
+/* Nobody else appends to the file until it is given back; unless it takes too long, then without. */
+static void take_file(const struct audit *audit)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    for (int i = 0; audit->regular && fcntl(audit->fd, F_SETLK, &whole) < 0 && i < LOCK_WAIT_MS; i++) {
+        if (errno != EAGAIN && errno != EACCES)
+            return;
+        poll(NULL, 0, 1);
+    }
+}
+
+static void give_file(const struct audit *audit)
+{
+    struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    if (audit->regular)
+        fcntl(audit->fd, F_SETLK, &whole);
+}
+
+static void end_torn_line(const struct audit *audit)
 {
     char last;
-    if (size > 0 && pread(fd, &last, 1, size - 1) == 1 && last != '\n' && write(fd, "\n", 1) < 0) {
+    struct stat st;
+    take_file(audit); /* else it might be another worker's line that is being written */
+    if (fstat(audit->fd, &st) == 0 && st.st_size > 0 && pread(audit->fd, &last, 1, st.st_size - 1) == 1 && last != '\n' &&
+        write(audit->fd, "\n", 1) < 0) {
         /* The disk is full already; the first line will meet that as well. */
     }
+    give_file(audit);
 }
 
 /* Room for one more line: 0, or a negative errno when there is none. What cannot be asked is found out by writing. */
@@ -337,7 +365,7 @@ static void use_fd(struct audit *audit, int fd)
     audit->fd = fd;
     audit->regular = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
     if (audit->regular)
-        end_torn_line(fd, st.st_size);
+        end_torn_line(audit);
     audit->error = -reserve_line(audit);
     update_ready(audit);
 }
@@ -345,7 +373,7 @@ static void use_fd(struct audit *audit, int fd)
 static void use_next_fd(struct audit *audit)
 {
     audit->reopen = false;
-    cut_torn_line(audit);
+    cut_torn_line(audit, true);
     if (audit->fd >= 0)
         close(audit->fd);
     use_fd(audit, audit->next_fd);
@@ -467,16 +495,20 @@ static void *write_lines(void *arg)
     pthread_mutex_lock(&audit->lock);
     while (wait_for_batch(audit)) {
         pthread_mutex_unlock(&audit->lock);
+        take_file(audit);
         ssize_t n = write_batch(audit);
         pthread_mutex_lock(&audit->lock);
         audit->error = n < 0 ? (int)-n : 0;
         if (n > 0)
             advance(audit, (size_t)n);
+        if (audit->regular && n > 0 && cut_torn_line(audit, false))
+            audit->error = ENOSPC; /* or a quota: the next attempt will say */
+        give_file(audit);
         update_ready(audit);
-        if (n < 0)
+        if (audit->error)
             wait_for_retry(audit);
     }
-    cut_torn_line(audit);
+    cut_torn_line(audit, true);
     pthread_mutex_unlock(&audit->lock);
     return NULL;
 }

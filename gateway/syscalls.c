@@ -122,6 +122,7 @@ static const struct {
     {SCMP_SYS(ioctl), ENOTTY, 1, AN_INT, TCGETS, -1, 0}, /* stdio asks whether it writes to a terminal */
     WHEN(fcntl, 1, F_GETFD), WHEN(fcntl, 1, F_SETFD), WHEN(fcntl, 1, F_GETFL), WHEN(fcntl, 1, F_SETFL),
     WHEN(fcntl, 1, F_DUPFD_CLOEXEC), WHEN(fcntl, 1, F_SETPIPE_SZ), WHEN(fcntl, 1, F_GETPIPE_SZ), WHEN(fcntl, 1, F_GET_SEALS),
+    WHEN(fcntl, 1, F_SETLK), /* of the audit log, which several workers write */
     /* no code but what is there */
     WHEN_BITS(mmap, 2, PROT_EXEC, 0), WHEN_BITS(mprotect, 2, PROT_EXEC, 0),
     WHEN(prctl, 0, PR_SET_NAME),

@@ -185,12 +185,12 @@ class Gateway:
         before = self.status()
         for worker in before["workers"]:
             os.kill(worker["pid"], signal.SIGKILL)
-        return before
+        return {**before, "killed": len(before["workers"])}
 
     def await_new_worker(self, before, seconds=1):
         def there():
             now = self.status()
-            return now["ready"] and now["worker_restarts"] >= before["worker_restarts"] + len(before["workers"])
+            return now["ready"] and now["worker_restarts"] >= before["worker_restarts"] + before.get("killed", 1)
         wait_until(there, "a new worker", seconds)
 
     def kill(self):
