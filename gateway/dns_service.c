@@ -15,13 +15,18 @@
  * vouches for them, AD and DO go neither way. A name of one label, or with a search domain behind it, is a
  * name like others: allowed or answered NXDOMAIN at once, so that a stub resolver goes on to the next.
  *
+ * Answers come from the address that was asked: by NAT, or in a namespace that has none (redirect/ruleset.c) as whole packets, which
+ * leave by its raw socket.
+ *
  * A question that waits for its answer holds a copy of the client's message; how many may wait is bounded, by
  * container.
  */
 #include "gateway/flow.h"
+#include "gateway/packet.h"
 #include "base/fds.h"
 
 #include <errno.h>
+#include <linux/in6.h>
 #include <netinet/in.h>
 #include <stdalign.h>
 #include <stdio.h>
@@ -40,9 +45,10 @@
 #define QUESTIONS_MAX 512 /* that wait, of one container */
 
 /* Which of our addresses a datagram came to, as the kernel told it (IP_PKTINFO); the answer leaves from there. Asked for where a
- * socket is bound to any address, in a captured network: its interface may have several. */
+ * socket is bound to any address, in a captured network: its interface may have several. A transparent socket is told where the
+ * client sent to instead (IP_RECVORIGDSTADDR), which is no address of ours: that goes to `asked`, and nothing is left here. */
 struct local_end {
-    alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+    alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(struct sockaddr_in6))];
     size_t length;
 };
 
@@ -55,6 +61,7 @@ struct dns_question {
     struct sockaddr_storage peer;
     socklen_t peer_length;
     struct local_end local;
+    struct addr asked; /* the answer is a whole packet from there, by the namespace's raw socket; family 0: it leaves by udp_fd */
     struct forwarder_waiter waiter;
     struct dns_query query;
     uint32_t held; /* until the kernel's sets have its addresses (learned.h); 0: it is not */
@@ -130,14 +137,16 @@ void dns_service_forget(struct capture *capture)
 /* While the questions of one read are answered, the answers that are known at once are collected here. One a process:
  * there is one loop. */
 static struct {
-    int fd; /* -1: nothing is being collected */
+    bool collecting;
+    int fd; /* by which all of them leave */
     unsigned count;
     struct sockaddr_storage peers[UDP_BATCH];
     struct local_end locals[UDP_BATCH];
-    struct iovec pieces[UDP_BATCH];
+    struct iovec pieces[UDP_BATCH][2];
     struct mmsghdr messages[UDP_BATCH];
+    uint8_t heads[UDP_BATCH][PACKET_HEAD_MAX];
     uint8_t bytes[UDP_BATCH][UDP_ANSWER_MAX];
-} answers = {.fd = -1};
+} answers;
 
 /* What the socket does not take is lost, as datagrams are; the client asks again. */
 static void answers_flush(void)
@@ -150,37 +159,66 @@ static void answers_flush(void)
     answers.count = 0;
 }
 
+static int way_out(const struct dns_question *question)
+{
+    return question->asked.family ? question->capture->raw[question->asked.family == AF_INET6] : question->udp_fd;
+}
+
+/* The message that is the answer; what it points to has to stay. A raw socket has no ports, so the peer there is an address alone, and
+ * the ports are in the head. */
+static struct msghdr datagram(const struct dns_question *question, const uint8_t *bytes, size_t length, struct sockaddr_storage *peer,
+                              struct iovec pieces[2], uint8_t head[PACKET_HEAD_MAX], struct local_end *local)
+{
+    size_t head_length = 0;
+    struct addr client = {0};
+    *peer = question->peer;
+    *local = question->local;
+    if (question->asked.family && addr_from_sockaddr((const struct sockaddr *)&question->peer, &client)) {
+        head_length = packet_udp_head(&question->asked, &client, bytes, length, head);
+        client.port = 0;
+        addr_to_sockaddr(&client, peer);
+    }
+    pieces[0] = (struct iovec){head, head_length};
+    pieces[1] = (struct iovec){(void *)(uintptr_t)bytes, length};
+    return (struct msghdr){.msg_name = peer,
+                           .msg_namelen = question->peer_length,
+                           .msg_iov = pieces,
+                           .msg_iovlen = 2,
+                           .msg_control = local->control,
+                           .msg_controllen = local->length};
+}
+
 static void answers_add(const struct dns_question *question, const uint8_t *bytes, size_t length)
 {
     unsigned i = answers.count++;
     memcpy(answers.bytes[i], bytes, length);
-    memcpy(&answers.peers[i], &question->peer, question->peer_length);
-    answers.pieces[i] = (struct iovec){answers.bytes[i], length};
-    answers.locals[i] = question->local;
-    answers.messages[i].msg_hdr = (struct msghdr){.msg_name = &answers.peers[i],
-                                                  .msg_namelen = question->peer_length,
-                                                  .msg_iov = &answers.pieces[i],
-                                                  .msg_iovlen = 1,
-                                                  .msg_control = answers.locals[i].control,
-                                                  .msg_controllen = answers.locals[i].length};
+    answers.messages[i].msg_hdr = datagram(question, answers.bytes[i], length, &answers.peers[i], answers.pieces[i], answers.heads[i],
+                                           &answers.locals[i]);
+}
+
+static void reply_udp(const struct dns_question *question, const uint8_t *bytes, size_t length)
+{
+    int fd = way_out(question);
+    if (answers.collecting && length <= UDP_ANSWER_MAX) {
+        if (answers.count == UDP_BATCH || answers.fd != fd)
+            answers_flush();
+        answers.fd = fd;
+        answers_add(question, bytes, length);
+        return;
+    }
+    struct sockaddr_storage peer;
+    struct iovec pieces[2];
+    uint8_t head[PACKET_HEAD_MAX];
+    struct local_end local;
+    const struct msghdr message = datagram(question, bytes, length, &peer, pieces, head, &local);
+    sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 static void reply(const struct dns_question *question, const uint8_t *bytes, size_t length)
 {
     struct dns_connection *connection = question->connection;
-    if (!connection && question->udp_fd == answers.fd && answers.count < UDP_BATCH && length <= UDP_ANSWER_MAX) {
-        answers_add(question, bytes, length);
-        return;
-    }
     if (!connection) {
-        struct iovec piece = {(void *)(uintptr_t)bytes, length};
-        const struct msghdr message = {.msg_name = (void *)(uintptr_t)&question->peer,
-                                       .msg_namelen = question->peer_length,
-                                       .msg_iov = &piece,
-                                       .msg_iovlen = 1,
-                                       .msg_control = (void *)(uintptr_t)question->local.control,
-                                       .msg_controllen = question->local.length};
-        sendmsg(question->udp_fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        reply_udp(question, bytes, length);
         return;
     }
     if (buffer_length(&connection->out) > TCP_OUT_MAX || buffer_reserve(&connection->out, length + 2) < 0)
@@ -518,6 +556,29 @@ static void take_message(struct dns_question *question)
     ask(question);
 }
 
+/* Takes what the kernel told of the destination. A datagram that was sent, or translated, to the listener itself is answered by it; any
+ * other by a whole packet from where the client sent to. False: it is not known where that was. */
+static bool take_destination(const struct capture_listener *listener, const struct addr *source, struct msghdr *message,
+                             struct dns_question *question)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        struct sockaddr_storage to = {0};
+        bool four = c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_ORIGDSTADDR,
+             six = c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_ORIGDSTADDR;
+        size_t size = four ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+        if ((!four && !six) || c->cmsg_len < CMSG_LEN(size))
+            continue;
+        memcpy(&to, CMSG_DATA(c), size);
+        question->local.length = 0;
+        if (!addr_from_sockaddr((const struct sockaddr *)&to, &question->asked) || question->asked.family != source->family)
+            return false;
+        if (addr_equal(&question->asked, &listener->local))
+            question->asked = (struct addr){0};
+        return true;
+    }
+    return !listener->transparent;
+}
+
 /* As many questions as one call reads. Is there more? A short read has emptied the socket, and what comes later is an
  * event of its own. */
 static bool read_questions(struct capture_listener *listener)
@@ -538,7 +599,7 @@ static bool read_questions(struct capture_listener *listener)
     }
     int got = recvmmsg(listener->poll.fd, messages, UDP_BATCH, MSG_DONTWAIT, NULL);
     bool more = got == UDP_BATCH || (got < 0 && errno != EAGAIN);
-    answers.fd = listener->poll.fd;
+    answers.collecting = true;
     for (int i = 0; i < got; i++) {
         struct addr source = {0};
         addr_from_sockaddr((const struct sockaddr *)&peers[i], &source);
@@ -550,11 +611,12 @@ static bool read_questions(struct capture_listener *listener)
                                         .length = messages[i].msg_len};
         locals[i].length = messages[i].msg_hdr.msg_controllen;
         question.local = locals[i];
-        if (question.capture && question.length > 0 && question.length <= QUERY_MAX)
+        bool fits = question.length > 0 && question.length <= QUERY_MAX;
+        if (fits && question.capture && take_destination(listener, &source, &messages[i].msg_hdr, &question))
             take_message(&question);
     }
     answers_flush();
-    answers.fd = -1;
+    answers.collecting = false;
     return more;
 }
 

@@ -95,7 +95,7 @@ struct capture_listener {
     struct poll_handle poll;
     struct capture *capture;
     struct addr local;     /* what it is bound to */
-    bool transparent;      /* its connections' own address is where the client wanted to go */
+    bool transparent;      /* its connections' own address is where the client wanted to go; its datagrams are told it */
     int drained;           /* read from no more, for answers alone; -1: not */
     struct deadline pause; /* out of descriptors: accept again when it expires */
 };

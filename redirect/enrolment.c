@@ -42,6 +42,7 @@ const struct acl_policy *enrolment_policy(const struct enrolment *enrolment)
 
 /* ---- finding ---- */
 
+#define RULESET_FORM " 2" /* of the rulesets that a plan makes; to be counted up when the same plan is to make others */
 #define HASH_START 14695981039346656037u /* FNV-1a, 64 bits */
 #define HASH_PRIME 1099511628211u
 
@@ -213,7 +214,7 @@ static uint64_t hash_ports(uint64_t hash, const struct acl_port_range *ports, si
  * Never 0. */
 static uint64_t plan_hash(const struct sealed_plan *plan)
 {
-    uint64_t hash = hash_bytes(HASH_START, SALLYPORT_VERSION, sizeof(SALLYPORT_VERSION));
+    uint64_t hash = hash_bytes(HASH_START, SALLYPORT_VERSION RULESET_FORM, sizeof(SALLYPORT_VERSION RULESET_FORM));
     hash = hash_bytes(hash, &plan->attached, sizeof(plan->attached));
     hash = hash_ports(hash, plan->ports, plan->port_count);
     hash = hash_bytes(hash, &plan->echo, sizeof(plan->echo));

@@ -67,17 +67,38 @@ static int open_udp(int family, uint16_t port, struct error *err)
     return fd_steal(&fd);
 }
 
+static int mark_answers(int fd, struct error *err)
+{
+    static const uint32_t mark = ANSWERS_MARK;
+    return setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0 ? error_errno(err, errno, "cannot mark a raw socket") : 0;
+}
+
 static int open_raw(int family, struct error *err)
 {
     static struct sock_filter nothing[] = {{BPF_RET | BPF_K, 0, 0, 0}};
     static const struct sock_fprog filter = {1, nothing};
     _cleanup_fd_ int fd = socket(family, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_RAW);
     if (fd < 0)
-        return error_errno(err, errno, "cannot open a raw socket, which answers to UDP and ping leave by%s",
+        return error_errno(err, errno, "cannot open a raw socket, which answers to DNS, UDP and ping leave by%s",
                            errno == EPERM ? " (it takes CAP_NET_RAW)" : "");
     if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) < 0)
         return error_errno(err, errno, "cannot make a raw socket deaf");
     return fd_steal(&fd);
+}
+
+int packets_open_raw(struct capture_sockets *sockets, struct error *err)
+{
+    static const int family[2] = {AF_INET, AF_INET6};
+    int r = 0;
+    for (int i = 0; i < 2 && r == 0; i++) {
+        if (sockets->dns_udp[i] < 0)
+            continue;
+        if (sockets->raw[i] < 0)
+            r = sockets->raw[i] = open_raw(family[i], err);
+        if (r >= 0)
+            r = mark_answers(sockets->raw[i], err);
+    }
+    return r;
 }
 
 /* A kernel without IPv6 leaves -1. */

@@ -15,10 +15,13 @@
 
 #define PACKETS_MARK 0x53414c4cu
 #define PACKETS_TABLE 9440 /* of routes */
+#define ANSWERS_MARK 0x53414c41u /* of what the raw sockets send: so an answer to a client at port 53 is no question */
 
 /* Opens those of udp and raw that are -1, on the ports they had before when there is a before. A family that the kernel lacks stays
  * -1. */
 int packets_open(const struct sealed_past *past, struct capture_sockets *sockets, struct error *err);
+/* The same for raw alone, of the families that `sockets` has; what they send has ANSWERS_MARK from now on. */
+int packets_open_raw(struct capture_sockets *sockets, struct error *err);
 /* As much room for datagrams as the caller may give: in a user namespace of his own he has less to give than outside. */
 void packets_widen(const struct capture_sockets *sockets);
 /* The routing rule and the route; no error when they are there. `route` is a NETLINK_ROUTE socket. */

@@ -18,6 +18,7 @@
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <stdalign.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -171,11 +172,12 @@ int rtnl_add_default_loopback(int fd, const struct addr *source, struct error *e
     return add_route(fd, route, LOOPBACK_LINK, NULL, source, "adding a default route through lo", err);
 }
 
-/* What a routing rule of ours is for: packets with a mark (not 0), else a protocol. */
+/* What a routing rule of ours is for: packets with a mark (not 0), else a protocol, and of it one port (0: all). */
 struct capture_rule {
     int family;
     uint32_t mark;
     uint8_t protocol;
+    uint16_t port;
     uint32_t table;
 };
 
@@ -194,6 +196,10 @@ static int change_rule(int fd, uint16_t type, uint16_t flags, const struct captu
         mnl_attr_put_u32(request, FRA_FWMASK, UINT32_MAX);
     } else {
         mnl_attr_put_u8(request, FRA_IP_PROTO, what->protocol);
+    }
+    if (what->port) {
+        const struct fib_rule_port_range range = {what->port, what->port};
+        mnl_attr_put(request, FRA_DPORT_RANGE, sizeof(range), &range);
     }
     mnl_attr_put_u32(request, FRA_TABLE, what->table);
     return netlink_request(fd, request, "the routing rule for captured packets", err);
@@ -247,15 +253,16 @@ void rtnl_unroute_mark(int fd, int family, uint32_t mark, uint32_t table)
     release(fd, &(struct capture_rule){.family = family, .mark = mark, .table = table});
 }
 
-int rtnl_route_protocol(int fd, uint8_t protocol, uint32_t link, const struct addr *source, uint32_t table, struct error *err)
+int rtnl_route_protocol(int fd, uint8_t protocol, uint16_t port, uint32_t link, const struct addr *source, uint32_t table,
+                        struct error *err)
 {
-    const struct capture_rule what = {.family = source->family, .protocol = protocol, .table = table};
+    const struct capture_rule what = {.family = source->family, .protocol = protocol, .port = port, .table = table};
     return capture(fd, &what, link, source, err);
 }
 
-void rtnl_unroute_protocol(int fd, int family, uint8_t protocol, uint32_t table)
+void rtnl_unroute_protocol(int fd, int family, uint8_t protocol, uint16_t port, uint32_t table)
 {
-    release(fd, &(struct capture_rule){.family = family, .protocol = protocol, .table = table});
+    release(fd, &(struct capture_rule){.family = family, .protocol = protocol, .port = port, .table = table});
 }
 
 /* What rtnl_check_closed() has to know about one link. */
@@ -346,12 +353,18 @@ int rtnl_check_closed(int fd, struct error *err)
 static int take_selector(const struct nlattr *attribute, void *data)
 {
     struct capture_rule *rule = data;
+    struct fib_rule_port_range range = {0, UINT16_MAX};
     switch (mnl_attr_get_type(attribute)) {
     case FRA_FWMARK:
         rule->mark = mnl_attr_get_u32(attribute);
         break;
     case FRA_IP_PROTO:
         rule->protocol = mnl_attr_get_u8(attribute);
+        break;
+    case FRA_DPORT_RANGE:
+        if (mnl_attr_get_payload_len(attribute) >= sizeof(range))
+            memcpy(&range, mnl_attr_get_payload(attribute), sizeof(range));
+        rule->port = range.start == range.end ? range.start : UINT16_MAX;
         break;
     case FRA_TABLE:
         rule->table = mnl_attr_get_u32(attribute);
@@ -372,20 +385,22 @@ static int compare_rule(const struct nlmsghdr *message, void *arg)
     if (message->nlmsg_type != RTM_NEWRULE)
         return 0;
     mnl_attr_parse(message, sizeof(struct fib_rule_hdr), take_selector, &rule);
-    search->found |= rule.table == search->wanted->table && rule.protocol == search->wanted->protocol && rule.mark == 0;
+    search->found |= rule.table == search->wanted->table && rule.protocol == search->wanted->protocol &&
+                     rule.port == search->wanted->port && rule.mark == 0;
     return 0;
 }
 
-int rtnl_check_protocol(int fd, int family, uint8_t protocol, uint32_t table, struct error *err)
+int rtnl_check_protocol(int fd, int family, uint8_t protocol, uint16_t port, uint32_t table, struct error *err)
 {
-    const struct capture_rule wanted = {.family = family, .protocol = protocol, .table = table};
+    const struct capture_rule wanted = {.family = family, .protocol = protocol, .port = port, .table = table};
     struct search search = {.wanted = &wanted};
     int r = -ESTALE;
     for (int i = 0; i < NETLINK_LIST_TRIES && r == -ESTALE; i++)
         r = list_all(fd, RTM_GETRULE, sizeof(struct fib_rule_hdr), (uint8_t)family, "listing the routing rules", compare_rule, &search, err);
     if (r < 0 || search.found)
         return r;
-    return error_set(err, ENOENT, "the routing rule that captures TCP over %s is gone", family == AF_INET ? "IPv4" : "IPv6");
+    return error_set(err, ENOENT, "the routing rule that captures %s over %s is gone", protocol == IPPROTO_TCP ? "TCP" : "DNS",
+                     family == AF_INET ? "IPv4" : "IPv6");
 }
 
 struct each_link {

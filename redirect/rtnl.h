@@ -38,13 +38,14 @@ int rtnl_route_mark(int fd, int family, uint32_t mark, uint32_t table, struct er
 /* Take them back; no matter when they are gone. */
 void rtnl_unroute_mark(int fd, int family, uint32_t mark, uint32_t table);
 
-/* All that is of this protocol is local, but comes as by `link`, as if a socket bound to that link had a neighbour there; `source` is
- * preferred, and its family the rule's. No error when they are there. */
-int rtnl_route_protocol(int fd, uint8_t protocol, uint32_t link, const struct addr *source, uint32_t table, struct error *err);
+/* All that is of this protocol, or of it what goes to `port` (0: to any), is local, but comes as by `link`, as if a socket bound to that
+ * link had a neighbour there; `source` is preferred, and its family the rule's. No error when they are there. */
+int rtnl_route_protocol(int fd, uint8_t protocol, uint16_t port, uint32_t link, const struct addr *source, uint32_t table,
+                        struct error *err);
 /* Take them back; no matter when they are gone. */
-void rtnl_unroute_protocol(int fd, int family, uint8_t protocol, uint32_t table);
+void rtnl_unroute_protocol(int fd, int family, uint8_t protocol, uint16_t port, uint32_t table);
 /* Is the rule there? -ENOENT when it is not. */
-int rtnl_check_protocol(int fd, int family, uint8_t protocol, uint32_t table, struct error *err);
+int rtnl_check_protocol(int fd, int family, uint8_t protocol, uint16_t port, uint32_t table, struct error *err);
 
 /* Calls back for each link, its kind "" for lo and physical devices, until the callback gives something negative, which is
  * returned. When links come or go meanwhile it begins anew. */

@@ -25,30 +25,37 @@
  *       <local> accept                                   a server of the command's own stays its own
  *       meta nfproto ipv4 tcp dport @ports redirect to :P4   (and IPv6) }
  *
- *   In a namespace that is ours TCP is not translated, and not tracked: a routing rule makes whatever is TCP local (sealed.c), so
- *   it goes over lo as it is, to a transparent socket of ours (a tenth less for each new flow, and for each small packet):
+ *   In a namespace that is ours nothing is translated or tracked: routing rules make whatever is TCP or DNS local (sealed.c), so it
+ *   goes over lo as it is, to a transparent socket of ours (a tenth less for each new flow, and for each small packet). No rule asks
+ *   for a state or is of type nat, hence the kernel has no hook for connection tracking there at all:
  *
- *     chain tracking { type filter hook output priority -300
- *       meta l4proto tcp notrack }
  *     chain streams { type filter hook prerouting priority -150
  *       meta l4proto tcp iif lo tcp flags & (syn | ack) != syn accept       of a connection that is up
- *       meta nfproto ipv4 tcp dport 53 tproxy ip to 127.0.0.1:P4 accept      (and IPv6)
+ *       meta mark A accept                                                   answers of ours, one to port 53 among them
+ *       meta nfproto ipv4 udp dport 53 tproxy ip to 127.0.0.1:P4 accept      (and tcp, and IPv6)
+ *       udp dport 53 reject with icmpx port-unreachable                      our socket is gone
  *       <local> accept
  *       meta nfproto ipv4 tcp dport @ports tproxy ip to 127.0.0.1:P4 accept  (and IPv6)
  *       meta l4proto tcp reject with tcp reset                               our socket is gone }
+ *     in input nothing but `iif lo accept`
  *     in output, in front:            meta l4proto tcp oif lo tcp flags & (syn | ack) != syn accept
  *                                     meta l4proto tcp oif lo tcp dport @ports accept
+ *                                     meta l4proto udp oif lo udp dport 53 accept
  *     and behind <local> accept:      meta l4proto tcp oif lo tcp dport 53 accept
  *                                     meta l4proto tcp log group G snaplen 128
  *                                     meta l4proto tcp reject with tcp reset
- *     none of the rules for TCP that ask for a state, and none for TCP in nat
+ *     instead of the rules that ask for a state, what the kernel says by itself, likewise not worth an event:
+ *                                     icmpv6 type { 130-136, 143 } drop        neighbour discovery and MLD
+ *                                     icmp type { 3-5, 11, 12 } drop           errors about answers of ours that nobody waits for
+ *                                     icmpv6 type { 1-4 } drop                 (any more)
  *
  *   and when the policy has rules for UDP or for echo requests (packets.h; M is our mark, U4 and U6 transparent sockets)
  *
  *     set udp_ports { like ports }
  *     chain packets { type route hook output priority -150
  *       <local> accept
- *       ct direction reply accept                        answers that we send in the origin's name
+ *       ct direction reply accept                        answers that we send in the origin's name; not in a namespace that is ours,
+ *                                                        where they go to a local address
  *       udp dport 53 accept
  *       udp dport @udp_ports meta mark set M             routed again, to lo
  *       icmp type echo-request meta mark set M           (and icmpv6) }
@@ -58,7 +65,7 @@
  *       meta mark M drop }
  *     chain leaving { type filter hook postrouting priority 0
  *       meta mark M oif != lo drop }                     a socket that is bound to a link does not follow the mark
- *     and in output, behind `ct state untracked drop`: meta mark M meta l4proto udp accept   (and icmp, icmpv6)
+ *     and in output, behind what is dropped without an event: meta mark M meta l4proto udp accept   (and icmp, icmpv6)
  *   }
  *
  * Every rule counts. Facts this rests on (kernel net/netfilter and net/ipv4/netfilter):
@@ -68,7 +75,8 @@
  * itself. The ICMP error quotes a connection that was never confirmed, so conntrack may call it invalid:
  * hence <local> stands in front of `ct state invalid`.
  *   - `reject` drops the packet as well, so sendto(2) on an unconnected socket fails at once with EPERM.
- *   - A packet keeps its route, and that it is not tracked, on its way over lo (loopback_xmit(), nf_conntrack_in()).
+ *   - A packet keeps its route and its mark on its way over lo (loopback_xmit(), skb_scrub_packet() is not called).
+ *   - Connection tracking has hooks in a namespace as long as a rule there refers to it (nf_ct_netns_get()).
  *   - Kernel-made neighbour discovery and MLD are untracked (nf_conntrack_proto_icmpv6.c); a process cannot
  * make its packets untracked without CAP_NET_ADMIN.
  */
@@ -90,7 +98,6 @@
 #define PRIORITY_FILTER 0
 #define PRIORITY_NAT (-101) /* before what engines put there, as the redirect to Docker's own name server */
 #define PRIORITY_MANGLE (-150)
-#define PRIORITY_RAW (-300)
 #define DNS_PORT 53
 
 /* ---- matches of its own ---- */
@@ -128,13 +135,14 @@ static void drop_rest(struct nft_batch *b, const char *chain)
     nft_rule_done(b, "dropping the rest");
 }
 
-static void put_input(struct nft_batch *b)
+static void put_input(struct nft_batch *b, const struct ruleset *ruleset)
 {
     nft_rule(b, "input");
     match_input_link(b, LOOPBACK_LINK);
     nft_verdict(b, NF_ACCEPT);
     nft_rule_done(b, "accepting what comes over lo");
-    for_state(b, "input", NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED), NF_ACCEPT, "accepting answers");
+    if (!ruleset->transparent)
+        for_state(b, "input", NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED), NF_ACCEPT, "accepting answers");
     drop_rest(b, "input");
 }
 
@@ -172,10 +180,12 @@ static void put_packets(struct nft_batch *b, const struct ruleset *ruleset)
 {
     nft_port_set(b, RULESET_UDP_PORTS, ruleset->udp_ports, ruleset->udp_port_count);
     accept_local(b, "packets", ruleset);
-    nft_rule(b, "packets");
-    nft_match_reply(b);
-    nft_verdict(b, NF_ACCEPT);
-    nft_rule_done(b, "leaving answers alone");
+    if (!ruleset->transparent) {
+        nft_rule(b, "packets");
+        nft_match_reply(b);
+        nft_verdict(b, NF_ACCEPT);
+        nft_rule_done(b, "leaving answers alone");
+    }
     nft_rule(b, "packets");
     nft_match_protocol(b, IPPROTO_UDP);
     nft_match_port(b, DNS_PORT);
@@ -230,59 +240,68 @@ static void put_leaving(struct nft_batch *b)
     nft_rule_done(b, "keeping captured packets inside");
 }
 
-/* ---- TCP, not translated and not tracked ---- */
+/* ---- TCP and DNS, not translated and not tracked ---- */
 
-static void match_tcp_over_lo(struct nft_batch *b, uint32_t link)
+static void match_over_lo(struct nft_batch *b, uint8_t protocol, uint32_t link)
 {
     const uint32_t loopback = LOOPBACK_LINK;
-    nft_match_protocol(b, IPPROTO_TCP);
+    nft_match_protocol(b, protocol);
     nft_load_meta(b, link);
     nft_compare(b, NFT_CMP_EQ, &loopback, sizeof(loopback));
-}
-
-static void put_tracking(struct nft_batch *b)
-{
-    nft_rule(b, "tracking");
-    nft_match_protocol(b, IPPROTO_TCP);
-    nft_untrack(b);
-    nft_rule_done(b, "leaving TCP untracked");
 }
 
 /* Most packets belong to a connection that is up: nothing more is asked of them, and each has the very socket's addresses. */
 static void accept_connected(struct nft_batch *b, const char *chain)
 {
     nft_rule(b, chain);
-    match_tcp_over_lo(b, strcmp(chain, "output") ? NFT_META_IIF : NFT_META_OIF);
+    match_over_lo(b, IPPROTO_TCP, strcmp(chain, "output") ? NFT_META_IIF : NFT_META_OIF);
     nft_match_no_syn(b);
     nft_verdict(b, NF_ACCEPT);
     nft_rule_done(b, "accepting connections that are up");
 }
 
 /* `port` 0: the policy's. */
-static void catch_stream(struct nft_batch *b, int family, uint16_t port, uint16_t to)
+static void catch_stream(struct nft_batch *b, int family, uint8_t protocol, uint16_t port, uint16_t to)
 {
     if (to == 0)
         return;
     nft_rule(b, "streams");
     nft_match_family(b, family);
-    nft_match_protocol(b, IPPROTO_TCP);
+    nft_match_protocol(b, protocol);
     if (port)
         nft_match_port(b, port);
     else
         nft_match_port_set(b, RULESET_PORTS);
     nft_tproxy(b, family, to);
     nft_verdict(b, NF_ACCEPT);
-    nft_rule_done(b, "capturing TCP");
+    nft_rule_done(b, protocol == IPPROTO_TCP ? "capturing TCP" : "capturing DNS");
+}
+
+/* Over IPv4 nobody is told, where the address asked is not the namespace's own: the kernel sends no ICMP in another's name. */
+static void catch_questions(struct nft_batch *b, const struct ruleset *ruleset)
+{
+    nft_rule(b, "streams");
+    nft_match_mark(b, ANSWERS_MARK);
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "accepting answers of ours");
+    catch_stream(b, AF_INET, IPPROTO_UDP, DNS_PORT, ruleset->dns_udp[0]);
+    catch_stream(b, AF_INET6, IPPROTO_UDP, DNS_PORT, ruleset->dns_udp[1]);
+    nft_rule(b, "streams");
+    nft_match_protocol(b, IPPROTO_UDP);
+    nft_match_port(b, DNS_PORT);
+    nft_reject(b, NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_PORT_UNREACH);
+    nft_rule_done(b, "rejecting DNS that nobody takes");
 }
 
 static void put_streams(struct nft_batch *b, const struct ruleset *ruleset)
 {
     accept_connected(b, "streams");
-    catch_stream(b, AF_INET, DNS_PORT, ruleset->dns_tcp[0]);
-    catch_stream(b, AF_INET6, DNS_PORT, ruleset->dns_tcp[1]);
+    catch_questions(b, ruleset);
+    catch_stream(b, AF_INET, IPPROTO_TCP, DNS_PORT, ruleset->dns_tcp[0]);
+    catch_stream(b, AF_INET6, IPPROTO_TCP, DNS_PORT, ruleset->dns_tcp[1]);
     accept_local(b, "streams", ruleset);
-    catch_stream(b, AF_INET, 0, ruleset->tcp[0]);
-    catch_stream(b, AF_INET6, 0, ruleset->tcp[1]);
+    catch_stream(b, AF_INET, IPPROTO_TCP, 0, ruleset->tcp[0]);
+    catch_stream(b, AF_INET6, IPPROTO_TCP, 0, ruleset->tcp[1]);
     nft_rule(b, "streams");
     nft_match_protocol(b, IPPROTO_TCP);
     nft_reject(b, NFT_REJECT_TCP_RST, 0);
@@ -316,14 +335,24 @@ static void judge_tracked_tcp(struct nft_batch *b)
     nft_rule_done(b, "dropping invalid segments");
 }
 
+static void accept_dns(struct nft_batch *b, uint8_t protocol)
+{
+    nft_rule(b, "output");
+    match_over_lo(b, protocol, NFT_META_OIF);
+    nft_match_port(b, DNS_PORT);
+    nft_verdict(b, NF_ACCEPT);
+    nft_rule_done(b, "accepting captured DNS");
+}
+
 static void accept_streams(struct nft_batch *b)
 {
     accept_connected(b, "output");
     nft_rule(b, "output");
-    match_tcp_over_lo(b, NFT_META_OIF);
+    match_over_lo(b, IPPROTO_TCP, NFT_META_OIF);
     nft_match_port_set(b, RULESET_PORTS);
     nft_verdict(b, NF_ACCEPT);
     nft_rule_done(b, "accepting captured TCP");
+    accept_dns(b, IPPROTO_UDP);
 }
 
 static void reject_tcp(struct nft_batch *b)
@@ -336,11 +365,7 @@ static void reject_tcp(struct nft_batch *b)
 
 static void refuse_other_streams(struct nft_batch *b, const struct ruleset *ruleset)
 {
-    nft_rule(b, "output");
-    match_tcp_over_lo(b, NFT_META_OIF);
-    nft_match_port(b, DNS_PORT);
-    nft_verdict(b, NF_ACCEPT);
-    nft_rule_done(b, "accepting captured DNS");
+    accept_dns(b, IPPROTO_TCP);
     if (ruleset->nflog_group >= 0) {
         nft_rule(b, "output");
         nft_match_protocol(b, IPPROTO_TCP);
@@ -348,7 +373,31 @@ static void refuse_other_streams(struct nft_batch *b, const struct ruleset *rule
         nft_rule_done(b, "logging refused TCP");
     }
     reject_tcp(b);
-    accept_answers(b);
+}
+
+/* What the kernel says by itself, where no state tells it from what processes say. */
+static void drop_talk(struct nft_batch *b)
+{
+    static const struct {
+        uint8_t protocol, first, last;
+    } talk[] = {
+        {IPPROTO_ICMPV6, 130, 136}, {IPPROTO_ICMPV6, 143, 143}, {IPPROTO_ICMPV6, 1, 4}, {IPPROTO_ICMP, 3, 5}, {IPPROTO_ICMP, 11, 12},
+    };
+    for (size_t i = 0; i < sizeof(talk) / sizeof(talk[0]); i++) {
+        nft_rule(b, "output");
+        nft_match_protocol(b, talk[i].protocol);
+        nft_load_payload(b, NFT_PAYLOAD_TRANSPORT_HEADER, 0, sizeof(talk[i].first));
+        nft_compare(b, NFT_CMP_GTE, &talk[i].first, sizeof(talk[i].first));
+        nft_compare(b, NFT_CMP_LTE, &talk[i].last, sizeof(talk[i].last));
+        nft_verdict(b, NF_DROP);
+        nft_rule_done(b, "dropping what the kernel says by itself");
+    }
+}
+
+static void drop_by_state(struct nft_batch *b)
+{
+    for_state(b, "output", NF_CT_STATE_INVALID_BIT, NF_DROP, "dropping invalid packets");
+    for_state(b, "output", NF_CT_STATE_UNTRACKED_BIT, NF_DROP, "dropping neighbour discovery");
 }
 
 static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
@@ -357,8 +406,7 @@ static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
     accept_local(b, "output", ruleset);
     if (ruleset->transparent)
         refuse_other_streams(b, ruleset);
-    for_state(b, "output", NF_CT_STATE_INVALID_BIT, NF_DROP, "dropping invalid packets");
-    for_state(b, "output", NF_CT_STATE_UNTRACKED_BIT, NF_DROP, "dropping neighbour discovery");
+    (ruleset->transparent ? drop_talk : drop_by_state)(b);
     if (captures_packets(ruleset))
         accept_marked(b);
     nft_rule(b, "output");
@@ -367,7 +415,8 @@ static void put_output(struct nft_batch *b, const struct ruleset *ruleset)
     nft_rule_done(b, "dropping IGMP");
     if (ruleset->nflog_group >= 0) {
         nft_rule(b, "output");
-        nft_match_state(b, NFT_STATE(NEW) | NFT_STATE(ESTABLISHED));
+        if (!ruleset->transparent)
+            nft_match_state(b, NFT_STATE(NEW) | NFT_STATE(ESTABLISHED));
         nft_log(b, (uint16_t)ruleset->nflog_group);
         nft_rule_done(b, "logging refused packets");
     }
@@ -395,8 +444,6 @@ static void put_nat(struct nft_batch *b, const struct ruleset *ruleset)
     static const int family[2] = {AF_INET, AF_INET6};
     for (int i = 0; i < 2; i++)
         redirect_port(b, family[i], IPPROTO_UDP, DNS_PORT, ruleset->dns_udp[i]);
-    if (ruleset->transparent)
-        return;
     for (int i = 0; i < 2; i++)
         redirect_port(b, family[i], IPPROTO_TCP, DNS_PORT, ruleset->dns_tcp[i]);
     accept_local(b, "nat", ruleset);
@@ -422,11 +469,10 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
     nft_chain(b, "forward", "filter", NF_INET_FORWARD, PRIORITY_FILTER, NF_DROP);
     nft_chain(b, "input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, NF_DROP);
     nft_chain(b, "output", "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, NF_DROP);
-    nft_chain(b, "nat", "nat", NF_INET_LOCAL_OUT, PRIORITY_NAT, NF_ACCEPT);
-    if (ruleset->transparent) {
-        nft_chain(b, "tracking", "filter", NF_INET_LOCAL_OUT, PRIORITY_RAW, NF_ACCEPT);
+    if (ruleset->transparent)
         nft_chain(b, "streams", "filter", NF_INET_PRE_ROUTING, PRIORITY_MANGLE, NF_ACCEPT);
-    }
+    else
+        nft_chain(b, "nat", "nat", NF_INET_LOCAL_OUT, PRIORITY_NAT, NF_ACCEPT);
     if (captures_packets(ruleset)) {
         nft_chain(b, "packets", "route", NF_INET_LOCAL_OUT, PRIORITY_MANGLE, NF_ACCEPT);
         nft_chain(b, "caught", "filter", NF_INET_PRE_ROUTING, PRIORITY_MANGLE, NF_ACCEPT);
@@ -434,12 +480,8 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
     }
     nft_port_set(b, RULESET_PORTS, ruleset->ports, ruleset->port_count);
     drop_rest(b, "forward");
-    put_input(b);
-    put_nat(b, ruleset);
-    if (ruleset->transparent) {
-        put_tracking(b);
-        put_streams(b, ruleset);
-    }
+    put_input(b, ruleset);
+    (ruleset->transparent ? put_streams : put_nat)(b, ruleset);
     if (captures_packets(ruleset)) {
         put_packets(b, ruleset);
         put_caught(b, ruleset);

@@ -19,7 +19,7 @@
     4096 /* separate port ranges; a batch is one message, bounded by the socket's buffer */
 
 struct ruleset {
-    bool transparent;                   /* TCP sockets are, and TCP is routed to lo (sealed.c): it is neither translated nor tracked */
+    bool transparent;                   /* sockets for TCP and DNS are, and both are routed to lo (sealed.c): nothing is translated or tracked */
     const struct acl_port_range *ports; /* TCP ports to capture: sorted, disjoint */
     size_t port_count;
     const struct cidr *local; /* networks that are this namespace itself; prefix lengths in whole bytes */

@@ -7,9 +7,10 @@
  * Until the ruleset is in force there is no route to anywhere, and from then on its policies are drop. lo
  * comes first only because 127.0.0.1 and ::1 must exist to be bound.
  *
- * TCP of a sealed namespace is not translated: a routing rule sends it to lo as it is, where TPROXY hands it to a transparent socket
- * (ruleset.c). So connection tracking has no part in it. Where the kernel lacks something of that, it is done by NAT, as in an
- * attached namespace, whose routes are others' business.
+ * TCP and DNS of a sealed namespace are not translated: routing rules send them to lo as they are, where TPROXY hands them to
+ * transparent sockets (ruleset.c); an answer to DNS leaves by a raw socket, as a whole packet from the address that was asked. So there is
+ * no connection tracking at all. Where the kernel or a capability lacks for any of that, it is done by NAT, as in an attached
+ * namespace, whose routes are others' business.
  *
  * Limits: settings under /proc/sys/net are comfort (ping without privilege, ports below 1024), never part of
  * the seal, so where /proc/sys is read-only the build goes on without them.
@@ -40,6 +41,7 @@
 #define PEER_NAME "eth0-closed"
 #define LOOPBACK_LINK 1
 #define BACKLOG 4096
+#define DNS_PORT 53
 #define STREAMS_TABLE 9441 /* of routes; packets.h has the other */
 
 void capture_sockets_close(struct capture_sockets *sockets)
@@ -186,6 +188,15 @@ static void apply_settings(void)
 
 /* ---- sockets ---- */
 
+/* A datagram has no socket of its own whose address would tell where it went: it is told beside it. */
+static int tell_destinations(int fd, int family, struct error *err)
+{
+    static const int on = 1;
+    int r = family == AF_INET ? setsockopt(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &on, sizeof(on))
+                              : setsockopt(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &on, sizeof(on));
+    return r < 0 ? error_errno(err, errno, "cannot ask for original destinations") : 0;
+}
+
 static int make_transparent(int fd, int family, struct error *err)
 {
     static const int on = 1;
@@ -210,7 +221,9 @@ static int open_socket(int family, int type, bool transparent, uint16_t port, st
         return error_errno(err, errno, "cannot open a socket");
     if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0)
         return error_errno(err, errno, "cannot make a socket IPv6 only");
-    int r = transparent ? make_transparent(fd, family, err) : 0;
+    int r = transparent && type == SOCK_DGRAM ? tell_destinations(fd, family, err) : 0;
+    if (r == 0 && transparent)
+        r = make_transparent(fd, family, err);
     if (r < 0)
         return r;
     /* Connections of the one before, in TIME_WAIT or still open on the container's side, keep no port from its successor. */
@@ -247,7 +260,7 @@ static int open_family(int i, bool transparent, const struct sealed_past *past, 
     if (r == 0)
         r = open_into(family, SOCK_STREAM, transparent, past, sockets, &sockets->dns_tcp[i], err);
     if (r == 0)
-        r = open_into(family, SOCK_DGRAM, false, past, sockets, &sockets->dns_udp[i], err);
+        r = open_into(family, SOCK_DGRAM, transparent, past, sockets, &sockets->dns_udp[i], err);
     return r;
 }
 
@@ -374,18 +387,27 @@ static int address_family(int route, int family, uint32_t link, struct error *er
     return r < 0 ? r : rtnl_add_default_route(route, link, &inside.gateway, &inside.address, err);
 }
 
-/* Whatever is TCP goes to lo, but seems to have come by the link: sockets bound to the link get their answers. */
+static const int family_of[2] = {AF_INET, AF_INET6};
+
+/* Whatever is TCP or DNS goes to lo, but seems to have come by the link: sockets bound to the link get their answers. */
 static int route_streams(int route, uint32_t link, bool ipv6, struct error *err)
 {
-    struct inside inside4 = inside_of(AF_INET), inside6 = inside_of(AF_INET6);
-    int r = rtnl_route_protocol(route, IPPROTO_TCP, link, &inside4.address, STREAMS_TABLE, err);
-    return r < 0 || !ipv6 ? r : rtnl_route_protocol(route, IPPROTO_TCP, link, &inside6.address, STREAMS_TABLE, err);
+    int r = 0;
+    for (int i = 0; i < (ipv6 ? 2 : 1) && r == 0; i++) {
+        struct inside inside = inside_of(family_of[i]);
+        r = rtnl_route_protocol(route, IPPROTO_TCP, 0, link, &inside.address, STREAMS_TABLE, err);
+        if (r == 0)
+            r = rtnl_route_protocol(route, IPPROTO_UDP, DNS_PORT, link, &inside.address, STREAMS_TABLE, err);
+    }
+    return r;
 }
 
 static void unroute_streams(int route)
 {
-    rtnl_unroute_protocol(route, AF_INET, IPPROTO_TCP, STREAMS_TABLE);
-    rtnl_unroute_protocol(route, AF_INET6, IPPROTO_TCP, STREAMS_TABLE);
+    for (int i = 0; i < 2; i++) {
+        rtnl_unroute_protocol(route, family_of[i], IPPROTO_UDP, DNS_PORT, STREAMS_TABLE);
+        rtnl_unroute_protocol(route, family_of[i], IPPROTO_TCP, 0, STREAMS_TABLE);
+    }
 }
 
 /* *ret_link is the link that leads to addresses that are not the namespace's own. */
@@ -421,6 +443,8 @@ static int open_sockets(const struct sealed_plan *plan, const struct sealed_past
         r = open_family(1, transparent, past, sockets, err);
     if (r == 0 && wants_packets(plan))
         r = packets_open(past, sockets, err);
+    if (r == 0 && transparent)
+        r = packets_open_raw(sockets, err);
     if (r < 0)
         return r;
     r = nflog_open(&group, err);
@@ -452,7 +476,8 @@ static int build(const struct sealed_plan *plan, struct capture_sockets *sockets
         r = apply_ruleset(plan, sockets, *ret_group, err);
     /* Segments outside the window it expects are TCP's own business. There is no such setting before the
      * ruleset. */
-    write_setting("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
+    if (translates(plan))
+        write_setting("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal", "1");
     if (r == 0 && !plan->attached)
         r = build_link(route, plan->link, sockets->tcp[1] >= 0, &link, err);
     if (r == 0 && !translates(plan))
@@ -476,7 +501,7 @@ static int build_either_way(const struct sealed_plan *plan, struct capture_socke
     struct error why = *err;
     r = build(&less, sockets, ret_group, ret_touched, err);
     if (r == 0)
-        log_warning("TCP is captured by NAT here: %s", why.text);
+        log_warning("TCP and DNS are captured by NAT here: %s", why.text);
     return r;
 }
 
@@ -555,21 +580,48 @@ int sealed_resume(const struct sealed_plan *plan, const struct sealed_past *past
     return 0;
 }
 
+/* Of a version that captured TCP as it is, and DNS by NAT: its sockets become what such sockets are now. */
+static bool translates_dns_alone(const struct capture_sockets *sockets)
+{
+    return sockets->tcp[0] >= 0 && socket_is_transparent(sockets->tcp[0], AF_INET) &&
+           !socket_is_transparent(sockets->dns_udp[0], AF_INET);
+}
+
+/* The ruleset is to follow. Until it does, questions come as they came before, and the worker sees by each how it came. */
+static int stop_translating_dns(int route, const struct capture_sockets *sockets, struct error *err)
+{
+    uint32_t link = if_nametoindex(LINK_NAME);
+    int r = 0;
+    for (int i = 0; i < 2 && r == 0; i++) {
+        if (sockets->dns_udp[i] < 0)
+            continue;
+        r = tell_destinations(sockets->dns_udp[i], family_of[i], err);
+        if (r == 0)
+            r = make_transparent(sockets->dns_udp[i], family_of[i], err);
+    }
+    return r == 0 ? route_streams(route, link ? link : LOOPBACK_LINK, sockets->dns_udp[1] >= 0, err) : r;
+}
+
 int sealed_open_more(const struct sealed_plan *plan, const struct capture_sockets *sockets, struct capture_sockets *ret_more,
                      struct error *err)
 {
     struct capture_sockets more = CAPTURE_SOCKETS_NONE, all = *sockets;
+    bool late = translates_dns_alone(sockets);
     _cleanup_fd_ int route = -1;
-    if (!wants_packets(plan))
+    if (!wants_packets(plan) && !late)
         return 0;
-    int r = packets_open(NULL, &all, err);
+    int r = wants_packets(plan) ? packets_open(NULL, &all, err) : 0;
+    if (r == 0 && late)
+        r = packets_open_raw(&all, err);
     for (int i = 0; i < 2; i++) {
         more.udp[i] = sockets->udp[i] < 0 ? all.udp[i] : -1;
         more.raw[i] = sockets->raw[i] < 0 ? all.raw[i] : -1;
     }
     if (r == 0)
         r = route = netlink_open(NETLINK_ROUTE, err);
-    if (r >= 0)
+    if (r >= 0 && late)
+        r = stop_translating_dns(route, sockets, err);
+    if (r >= 0 && wants_packets(plan))
         r = packets_route(route, all.udp[1] >= 0, err);
     if (r < 0) {
         capture_sockets_close(&more);
@@ -629,10 +681,13 @@ int sealed_fingerprint(uint64_t *ret, struct error *err)
 
 static int check_streams(int route, const struct sealed_past *past, struct error *err)
 {
-    if (!past->transparent)
-        return 0;
-    int r = rtnl_check_protocol(route, AF_INET, IPPROTO_TCP, STREAMS_TABLE, err);
-    return r < 0 || past->ports[1] == 0 ? r : rtnl_check_protocol(route, AF_INET6, IPPROTO_TCP, STREAMS_TABLE, err);
+    int r = 0;
+    for (int i = 0; past->transparent && i < (past->ports[1] ? 2 : 1) && r == 0; i++) {
+        r = rtnl_check_protocol(route, family_of[i], IPPROTO_TCP, 0, STREAMS_TABLE, err);
+        if (r == 0)
+            r = rtnl_check_protocol(route, family_of[i], IPPROTO_UDP, DNS_PORT, STREAMS_TABLE, err);
+    }
+    return r;
 }
 
 int sealed_verify(bool attached, const struct sealed_past *past, struct error *err)

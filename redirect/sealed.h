@@ -17,11 +17,11 @@
 /* The sockets of one captured namespace, created in it. -1 where there is none (a family the kernel lacks). */
 struct capture_sockets {
     int tcp[2];     /* [0] IPv4, [1] IPv6: listening; transparent, else accepted flows carry SO_ORIGINAL_DST */
-    int dns_udp[2]; /* bound */
+    int dns_udp[2]; /* bound; transparent as they are, else answers are sent by them */
     int dns_tcp[2]; /* listening */
     int nflog;      /* netlink: packets that the ruleset refused, captured echo requests; -1 when the kernel has no NFLOG */
-    int udp[2];     /* transparent; these and raw only where the policy has rules for UDP or ICMP: packets.h */
-    int raw[2];     /* to send whole IP packets into the namespace */
+    int udp[2];     /* transparent; only where the policy has rules for UDP or ICMP: packets.h */
+    int raw[2];     /* to send whole IP packets into the namespace; there likewise, or where dns_udp is transparent */
 };
 #define CAPTURE_SOCKETS 11
 #define CAPTURE_SOCKETS_NONE {{-1, -1}, {-1, -1}, {-1, -1}, -1, {-1, -1}, {-1, -1}}
@@ -34,7 +34,7 @@ struct sealed_past {
     int group;                         /* of NFLOG; -1: none */
     uint64_t fingerprint;              /* of the ruleset */
     uint64_t plan;                     /* a hash of the plan the ruleset was made by; 0: nothing is known */
-    bool transparent;                  /* are the sockets for TCP? */
+    bool transparent;                  /* are the sockets for TCP and DNS? */
 };
 /* Notes ports and cookies. */
 void sealed_note_sockets(const struct capture_sockets *sockets, struct sealed_past *past);
@@ -58,7 +58,7 @@ struct sealed_plan {
     size_t port_count;
     enum sealed_link link;
     bool attached; /* the namespace keeps its own links: no link is added, and none is refused */
-    bool translate; /* TCP by NAT. An attached namespace has it so; in a sealed one it costs more, and is for kernels that lack the other way */
+    bool translate; /* TCP and DNS by NAT. An attached namespace has it so; in a sealed one it costs more, and is for where the other way is missing */
     const struct acl_port_range *udp_ports; /* UDP to capture, and whether echo requests */
     size_t udp_port_count;
     bool echo;
@@ -66,8 +66,8 @@ struct sealed_plan {
 };
 /* What a policy needs captured; with `every_port`, whatever there is. The ports are the policy's own. */
 void sealed_plan_policy(const struct acl_policy *policy, bool every_port, struct sealed_plan *plan);
-/* Opens those of `sockets` that the plan wants and that are not there yet (rules for UDP or ICMP came with a reload), into
- * *ret_more. */
+/* Opens those of `sockets` that the plan wants and that are not there yet (rules for UDP or ICMP came with a reload, or they are of an
+ * older version), into *ret_more. */
 int sealed_open_more(const struct sealed_plan *plan, const struct capture_sockets *sockets, struct capture_sockets *ret_more,
                      struct error *err);
 /* Moves the descriptors of `from` into the places of `to`, which are empty. */

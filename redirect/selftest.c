@@ -25,6 +25,9 @@
 #define DATAGRAM_PATIENCE_MS 300
 #define DNS_PORT 53
 #define TOKEN_SIZE 16
+#define IP4_SIZE 20
+#define IP6_SIZE 40
+#define UDP_SIZE 8
 
 struct selftest {
     struct addr target; /* where to dial; the port varies */
@@ -135,27 +138,55 @@ static int check_captured(struct selftest *t, int listener, uint16_t port)
                                             : failed(t, EPROTO, "the original destination is another one");
 }
 
-/* Reads datagrams until one is the token; others are dropped. */
-static int receive_token(const struct selftest *t, int fd, const uint8_t *token,
-                         struct sockaddr_storage *ret_from, socklen_t *ret_length)
+/* Where a datagram came from, and where it was to go as far as the socket is told (family 0: it is not). */
+struct arrival {
+    struct sockaddr_storage from;
+    socklen_t length;
+    struct addr original;
+};
+
+static void read_original(struct msghdr *message, struct addr *ret)
 {
-    for (;;) {
-        uint8_t bytes[TOKEN_SIZE];
-        int r = await(t, fd, POLLIN);
-        if (r < 0)
-            return r;
-        *ret_length = sizeof(*ret_from);
-        ssize_t got = recvfrom(fd, bytes, sizeof(bytes), MSG_TRUNC, (struct sockaddr *)ret_from, ret_length);
-        if (got < 0 && errno != EAGAIN && errno != EINTR)
-            return -errno;
-        if (got == TOKEN_SIZE && memcmp(bytes, token, TOKEN_SIZE) == 0)
-            return 0;
+    *ret = (struct addr){0};
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+        struct sockaddr_storage to = {0};
+        if ((c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_ORIGDSTADDR) &&
+            (c->cmsg_level != IPPROTO_IPV6 || c->cmsg_type != IPV6_ORIGDSTADDR))
+            continue;
+        size_t size = c->cmsg_len - CMSG_LEN(0);
+        memcpy(&to, CMSG_DATA(c), size < sizeof(to) ? size : sizeof(to));
+        addr_from_sockaddr((struct sockaddr *)&to, ret);
     }
 }
 
-/* A datagram from a socket of its own to port 53 of the target, until it is at `server`; *ret_from is whose it is. */
-static int ask_dns(struct selftest *t, int server, const uint8_t *token, int *ret, struct sockaddr_storage *ret_from,
-                   socklen_t *ret_length)
+/* Reads datagrams until one is the token; others are dropped: their senders send again. */
+static int receive_token(const struct selftest *t, int fd, const uint8_t *token, struct arrival *ret)
+{
+    for (;;) {
+        uint8_t bytes[TOKEN_SIZE], control[CMSG_SPACE(sizeof(struct sockaddr_in6))];
+        struct iovec part = {bytes, sizeof(bytes)};
+        struct msghdr message = {.msg_name = &ret->from,
+                                 .msg_namelen = sizeof(ret->from),
+                                 .msg_iov = &part,
+                                 .msg_iovlen = 1,
+                                 .msg_control = control,
+                                 .msg_controllen = sizeof(control)};
+        int r = await(t, fd, POLLIN);
+        if (r < 0)
+            return r;
+        ssize_t got = recvmsg(fd, &message, MSG_TRUNC);
+        if (got < 0 && errno != EAGAIN && errno != EINTR)
+            return -errno;
+        if (got != TOKEN_SIZE || memcmp(bytes, token, TOKEN_SIZE) != 0)
+            continue;
+        ret->length = message.msg_namelen;
+        read_original(&message, &ret->original);
+        return 0;
+    }
+}
+
+/* A datagram from a socket of its own to port 53 of the target, until it is at `server`. */
+static int ask_dns(struct selftest *t, int server, const uint8_t *token, int *ret, struct arrival *ret_arrival)
 {
     const int64_t deadline = t->deadline;
     int r = -ETIMEDOUT;
@@ -164,7 +195,7 @@ static int ask_dns(struct selftest *t, int server, const uint8_t *token, int *re
         if (fd < 0 || send(fd, token, TOKEN_SIZE, 0) < 0)
             return failed(t, fd < 0 ? -fd : errno, "cannot send a DNS datagram");
         t->deadline = now_ms() + DATAGRAM_PATIENCE_MS < deadline ? now_ms() + DATAGRAM_PATIENCE_MS : deadline;
-        r = receive_token(t, server, token, ret_from, ret_length);
+        r = receive_token(t, server, token, ret_arrival);
         t->deadline = deadline;
         if (r == 0)
             *ret = fd_steal(&fd);
@@ -172,76 +203,101 @@ static int ask_dns(struct selftest *t, int server, const uint8_t *token, int *re
     return r < 0 ? failed(t, -r, "the DNS datagram does not arrive") : 0;
 }
 
+static void put16(uint8_t *to, size_t value)
+{
+    to[0] = (uint8_t)(value >> 8);
+    to[1] = (uint8_t)value;
+}
+
+/* Of UDP over IPv6 (RFC 8200 section 8.1): addresses, protocol, length, datagram. `size` is even. */
+static uint16_t checksum6(const uint8_t addresses[32], const uint8_t *datagram, size_t size)
+{
+    uint32_t sum = (uint32_t)(IPPROTO_UDP + size);
+    for (size_t i = 0; i < 32; i += 2)
+        sum += (uint32_t)addresses[i] << 8 | addresses[i + 1];
+    for (size_t i = 0; i < size; i += 2)
+        sum += (uint32_t)datagram[i] << 8 | datagram[i + 1];
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return sum == 0xffff ? 0xffff : (uint16_t)~sum;
+}
+
+/* The token as a whole packet, from the target to the client: what the worker's answers look like. Returns its length. */
+static size_t put_answer(const struct selftest *t, const struct addr *client, const uint8_t *token,
+                         uint8_t ret[IP6_SIZE + UDP_SIZE + TOKEN_SIZE])
+{
+    bool four = t->target.family == AF_INET;
+    size_t ip = four ? IP4_SIZE : IP6_SIZE, body = UDP_SIZE + TOKEN_SIZE, address = four ? 4 : 16;
+    uint8_t *addresses = ret + ip - 2 * address, *udp = ret + ip;
+    memset(ret, 0, ip + UDP_SIZE);
+    ret[0] = four ? 0x45 : 0x60;
+    put16(ret + (four ? 2 : 4), four ? ip + body : body);
+    ret[four ? 8 : 7] = 64; /* hops */
+    ret[four ? 9 : 6] = IPPROTO_UDP;
+    memcpy(addresses, t->target.bytes, address);
+    memcpy(addresses + address, client->bytes, address);
+    put16(udp, t->target.port);
+    put16(udp + 2, client->port);
+    put16(udp + 4, body);
+    memcpy(udp + UDP_SIZE, token, TOKEN_SIZE);
+    if (!four)
+        put16(udp + 6, checksum6(addresses, udp, body));
+    return ip + body;
+}
+
+static int answer_by_raw(const struct selftest *t, int raw, const struct arrival *arrival, const uint8_t *token)
+{
+    uint8_t packet[IP6_SIZE + UDP_SIZE + TOKEN_SIZE];
+    struct sockaddr_storage to;
+    struct addr client;
+    if (!addr_equal(&arrival->original, &t->target))
+        return failed(t, EPROTO, "the original destination of the DNS datagram is another one");
+    if (!addr_from_sockaddr((const struct sockaddr *)&arrival->from, &client))
+        return failed(t, EAFNOSUPPORT, "the DNS datagram has no sender");
+    size_t size = put_answer(t, &client, token, packet);
+    client.port = 0; /* a raw socket has none */
+    socklen_t length = addr_to_sockaddr(&client, &to);
+    return sendto(raw, packet, size, 0, (struct sockaddr *)&to, length) < 0 ? failed(t, errno, "cannot answer the DNS datagram") : 0;
+}
+
 /* A datagram to port 53 arrives at `server`, and the answer comes back from the address that was asked. Where rules were in force a
  * moment ago the first may be lost: connection tracking still knows a flow of its very ports, and where that one went. */
-static int check_dns(struct selftest *t, int server)
+static int check_dns(struct selftest *t, int server, int raw)
 {
     uint8_t token[TOKEN_SIZE];
-    struct sockaddr_storage from;
-    socklen_t length;
+    struct arrival arrival;
     _cleanup_fd_ int fd = -1;
     t->target.port = DNS_PORT;
     if (getrandom(token, sizeof(token), 0) != sizeof(token))
         return failed(t, errno, "no random bytes");
-    int r = ask_dns(t, server, token, &fd, &from, &length);
+    int r = ask_dns(t, server, token, &fd, &arrival);
     if (r < 0)
         return r;
-    if (sendto(server, token, sizeof(token), 0, (struct sockaddr *)&from, length) < 0)
-        return failed(t, errno, "cannot answer the DNS datagram");
-    r = receive_token(t, fd, token, &from, &length); /* fd is connected: only the asked address gets through */
+    if (socket_is_transparent(server, t->target.family))
+        r = answer_by_raw(t, raw, &arrival, token);
+    else if (sendto(server, token, sizeof(token), 0, (struct sockaddr *)&arrival.from, arrival.length) < 0)
+        r = failed(t, errno, "cannot answer the DNS datagram");
+    if (r < 0)
+        return r;
+    r = receive_token(t, fd, token, &arrival); /* fd is connected: only the asked address gets through */
     return r < 0 ? failed(t, -r, "the DNS answer does not come back") : 0;
-}
-
-/* What the transparent socket tells of the datagram's destination. */
-static bool original_of(struct msghdr *message, struct addr *ret)
-{
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
-        struct sockaddr_storage to = {0};
-        if ((c->cmsg_level != IPPROTO_IP || c->cmsg_type != IP_ORIGDSTADDR) &&
-            (c->cmsg_level != IPPROTO_IPV6 || c->cmsg_type != IPV6_ORIGDSTADDR))
-            continue;
-        size_t size = c->cmsg_len - CMSG_LEN(0);
-        memcpy(&to, CMSG_DATA(c), size < sizeof(to) ? size : sizeof(to));
-        return addr_from_sockaddr((struct sockaddr *)&to, ret);
-    }
-    return false;
-}
-
-/* Reads datagrams until one is the token; others are dropped: their senders send again. */
-static int receive_captured(const struct selftest *t, int fd, const uint8_t *token, struct addr *ret)
-{
-    for (;;) {
-        uint8_t bytes[TOKEN_SIZE], control[CMSG_SPACE(sizeof(struct sockaddr_in6))];
-        struct iovec part = {bytes, sizeof(bytes)};
-        struct msghdr message = {
-            .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-        int r = await(t, fd, POLLIN);
-        if (r < 0)
-            return r;
-        ssize_t got = recvmsg(fd, &message, 0);
-        if (got < 0 && errno != EAGAIN && errno != EINTR)
-            return -errno;
-        if (got == TOKEN_SIZE && memcmp(bytes, token, TOKEN_SIZE) == 0)
-            return original_of(&message, ret) ? 0 : -EPROTO;
-    }
 }
 
 /* A datagram to a captured port arrives at `server`, with the destination that was dialled. */
 static int check_udp_captured(struct selftest *t, int server, uint16_t port)
 {
     uint8_t token[TOKEN_SIZE];
-    struct addr dialled;
+    struct arrival arrival;
     t->target.port = port;
     if (getrandom(token, sizeof(token), 0) != sizeof(token))
         return failed(t, errno, "no random bytes");
     _cleanup_fd_ int fd = dial(t, SOCK_DGRAM);
     if (fd < 0 || send(fd, token, sizeof(token), 0) < 0)
         return failed(t, fd < 0 ? -fd : errno, "cannot send a datagram");
-    int r = receive_captured(t, server, token, &dialled);
+    int r = receive_token(t, server, token, &arrival);
     if (r < 0)
         return failed(t, -r, "the datagram does not arrive");
-    return addr_equal(&dialled, &t->target) ? 0
-                                            : failed(t, EPROTO, "the original destination is another one");
+    return addr_equal(&arrival.original, &t->target) ? 0 : failed(t, EPROTO, "the original destination is another one");
 }
 
 static int check_tcp_refused(struct selftest *t, uint16_t port)
@@ -322,7 +378,7 @@ static int check_family(struct selftest *t, int i, const struct capture_sockets 
     if (r == 0)
         r = check_captured(t, sockets->dns_tcp[i], DNS_PORT);
     if (r == 0)
-        r = check_dns(t, sockets->dns_udp[i]);
+        r = check_dns(t, sockets->dns_udp[i], sockets->raw[i]);
     if (r == 0 && unnamed != 0)
         r = check_tcp_refused(t, unnamed);
     if (r == 0)

@@ -97,6 +97,8 @@ for mark in (0, 1, 0x53):
     ("nft delete table inet sallyport", "gone"),
     ("ip rule del ipproto tcp", "routing rule that captures TCP over IPv4 is gone"),
     ("ip -6 rule del ipproto tcp", "routing rule that captures TCP over IPv6 is gone"),
+    ("ip rule del ipproto udp dport 53", "routing rule that captures DNS over IPv4 is gone"),
+    ("ip -6 rule del ipproto udp dport 53", "routing rule that captures DNS over IPv6 is gone"),
 ])
 def test_verify_sees_what_was_changed(gateway, damage, hint):
     box = gateway.container("--policy", "agents")

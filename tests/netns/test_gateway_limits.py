@@ -51,17 +51,29 @@ def conntrack(namespace):
     return int(namespace.output("cat", "/proc/sys/net/netfilter/nf_conntrack_count"))
 
 
-def test_connection_tracking_of_a_container_is_its_own(crowd):
-    """Entries are counted by namespace: a container can fill its own table, not the host's, and not another's."""
-    gateway, a, b = crowd
+@pytest.mark.parametrize("how", ["sealed", "attached"])
+def test_connection_tracking_of_a_container_is_its_own(make_gateway, how):
+    """Entries are counted by namespace: a container can fill its own table, not the host's, and not another's. A sealed one has none."""
     if not Path("/proc/sys/net/netfilter/nf_conntrack_count").exists():
         pytest.skip("this kernel does not say how many connections it tracks")
+    gateway = make_gateway("policies: {story: {allow: [allowed.example, \"198.18.7.0/24\"]}}\n")
+    a, b = (gateway.container("--policy", "story", *(["--attached"] if how == "attached" else [])) for _ in range(2))
+    for box in (a, b) if how == "attached" else ():
+        box.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "side")
+        box.run("ip", "link", "set", "side", "up")
+        box.run("ip", "link", "set", "eth0", "up")
+        box.run("ip", "addr", "add", "198.19.9.2/24", "dev", "eth0")
+        box.run("ip", "route", "add", "default", "dev", "eth0")
     host, other, own = conntrack(gateway.lab.host), conntrack(b), conntrack(a)
     holder = a.start("python3", "-c", HOLD, "80")
     try:
         assert holder.stdout.readline() == "held\n"
-        assert conntrack(a) >= own + 80
-        assert conntrack(b) <= other + 5
+        assert a.curl("https://allowed.example/").returncode == 0 and b.curl("https://allowed.example/").returncode == 0
+        if how == "sealed":
+            assert conntrack(a) == conntrack(b) == 0
+        else:
+            assert conntrack(a) >= own + 80
+            assert conntrack(b) <= other + 5
         # On the gateway's own side nothing is tracked for it, unless somebody else's rules there want that.
         assert conntrack(gateway.lab.host) <= host + 5
     finally:

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/fds.h"
+#include "gateway/packet.h"
 #include "redirect/netlink.h"
 #include "redirect/nflog.h"
 #include "redirect/rtnl.h"
@@ -184,6 +185,7 @@ static struct capture_sockets seal_ports(const struct acl_port_range *ports, siz
     CHECK(r == 0);
     CHECK(took < BUILD_MS);
     CHECK(socket_is_transparent(sockets.tcp[0], AF_INET) == !translated); /* it is not the lesser way that was taken */
+    CHECK(socket_is_transparent(sockets.dns_udp[0], AF_INET) == !translated && (sockets.raw[0] >= 0) == !translated);
     return sockets;
 }
 
@@ -624,6 +626,8 @@ static void answers_come_from_where_the_client_sent_to(void **state)
     everywhere(answers_udp);
 }
 
+static void check_dns(const struct capture_sockets *s, const char *server);
+
 /* Rules are kept or the container does not start; what only audit mode asks for may be missing. */
 static void needs_raw_sockets(enum sealed_link link)
 {
@@ -638,6 +642,9 @@ static void needs_raw_sockets(enum sealed_link link)
     CHECK(sealed_capture(&plan, &s, &group, &err) == -EPERM && strstr(err.text, "CAP_NET_RAW"));
     plan.packets_optional = true;
     CHECK(sealed_capture(&plan, &s, &group, &err) == 0 && s.udp[0] < 0 && s.raw[0] < 0 && s.tcp[0] >= 0);
+    CHECK(!socket_is_transparent(s.dns_udp[0], AF_INET) && !socket_is_transparent(s.tcp[0], AF_INET));
+    translated = true; /* raw sockets are what DNS without NAT takes, too */
+    check_dns(&s, "198.18.0.53:53");
     int client = socket_for(&a, SOCK_DGRAM);
     CHECK(connect_to(client, "198.18.0.1:100") == 0 && send(client, "x", 1, 0) < 0);
     check_captured(s.tcp[0], "198.18.0.1:100");
@@ -710,25 +717,73 @@ static ssize_t send_to(int fd, const char *destination, const char *text)
     return sendto(fd, text, strlen(text), 0, (struct sockaddr *)&to, length);
 }
 
-/* An unconnected client asks `server`; the gateway's socket gets it, and the answer comes from the address
- * asked. */
-static void check_dns(int dns, const char *server)
+/* One datagram, with the destination that the socket tells beside it; family 0: none. */
+static struct addr question_at(int dns, struct addr *ret_client)
+{
+    char text[16];
+    struct sockaddr_storage to = {0}, from;
+    uint8_t control[128];
+    struct addr asked = {0};
+    struct iovec part = {text, sizeof(text)};
+    struct msghdr message = {.msg_name = &from,
+                             .msg_namelen = sizeof(from),
+                             .msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    CHECK(readable(dns, PATIENCE_MS));
+    CHECK(recvmsg(dns, &message, 0) == 8 && memcmp(text, "question", 8) == 0);
+    CHECK(addr_from_sockaddr((struct sockaddr *)&from, ret_client));
+    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+    if (!c)
+        return asked;
+    CHECK(c->cmsg_type == IP_ORIGDSTADDR || c->cmsg_type == 74 /* IPV6_ORIGDSTADDR */);
+    memcpy(&to, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
+    CHECK(addr_from_sockaddr((struct sockaddr *)&to, &asked));
+    return asked;
+}
+
+/* As the worker answers: a whole packet from the address that was asked, or by the socket where NAT knows that address. */
+static void answer(const struct capture_sockets *s, const struct addr *asked, const struct addr *client)
+{
+    struct sockaddr_storage to;
+    uint8_t packet[PACKET_HEAD_MAX + 6];
+    bool six = client->family == AF_INET6;
+    struct addr plain = *client;
+    if (asked->family == AF_UNSPEC) {
+        socklen_t length = addr_to_sockaddr(client, &to);
+        CHECK(sendto(s->dns_udp[six], "answer", 6, 0, (struct sockaddr *)&to, length) == 6);
+        return;
+    }
+    size_t head = packet_udp_head(asked, client, (const uint8_t *)"answer", 6, packet);
+    memcpy(packet + head, "answer", 6);
+    plain.port = 0;
+    socklen_t length = addr_to_sockaddr(&plain, &to);
+    CHECK(sendto(s->raw[six], packet, head + 6, 0, (struct sockaddr *)&to, length) == (ssize_t)head + 6);
+}
+
+/* An unconnected client asks `server`; the gateway's socket gets it, and the answer comes from the address asked. */
+static void check_asks(const struct capture_sockets *s, int client, const char *server)
 {
     struct sockaddr_storage from;
     socklen_t length = sizeof(from);
-    struct addr asked = addr_of(server), answered;
+    struct addr asked = addr_of(server), told, source, answered;
     char text[16];
-    int client = socket_for(&asked, SOCK_DGRAM);
     CHECK(send_to(client, server, "question") == 8);
-    CHECK(readable(dns, PATIENCE_MS));
-    CHECK(recvfrom(dns, text, sizeof(text), 0, (struct sockaddr *)&from, &length) == 8 &&
-          memcmp(text, "question", 8) == 0);
-    CHECK(sendto(dns, "answer", 6, 0, (struct sockaddr *)&from, length) == 6);
+    told = question_at(s->dns_udp[asked.family == AF_INET6], &source);
+    CHECK(translated ? told.family == AF_UNSPEC : addr_equal(&told, &asked));
+    answer(s, &told, &source);
     CHECK(readable(client, PATIENCE_MS));
-    length = sizeof(from);
-    CHECK(recvfrom(client, text, sizeof(text), 0, (struct sockaddr *)&from, &length) == 6 &&
-          memcmp(text, "answer", 6) == 0);
+    CHECK(recvfrom(client, text, sizeof(text), 0, (struct sockaddr *)&from, &length) == 6 && memcmp(text, "answer", 6) == 0);
     CHECK(addr_from_sockaddr((struct sockaddr *)&from, &answered) && addr_equal(&answered, &asked));
+    CHECK(!readable(s->dns_udp[asked.family == AF_INET6], 0)); /* no answer is taken for a question */
+}
+
+static void check_dns(const struct capture_sockets *s, const char *server)
+{
+    struct addr asked = addr_of(server);
+    int client = socket_for(&asked, SOCK_DGRAM);
+    check_asks(s, client, server);
     close(client);
 }
 
@@ -738,14 +793,160 @@ static void captures_dns(enum sealed_link link)
     static const char *const four[] = {"10.0.2.3:53", "198.18.0.53:53", "203.0.113.9:53", "127.0.0.11:53"};
     static const char *const six[] = {"[fd00::3]:53", "[2001:db8::53]:53", "[2001:db8:9::9]:53"};
     for (size_t i = 0; i < sizeof(four) / sizeof(four[0]); i++)
-        check_dns(s.dns_udp[0], four[i]);
+        check_dns(&s, four[i]);
     for (size_t i = 0; i < sizeof(six) / sizeof(six[0]); i++)
-        check_dns(s.dns_udp[1], six[i]);
+        check_dns(&s, six[i]);
 }
 static void dns_to_any_server_is_captured(void **state)
 {
     (void)state;
     everywhere(captures_dns);
+}
+
+/* Whatever address and port the client has, 53 among them, and whether its socket is connected or not. */
+static void asks_from(enum sealed_link link)
+{
+    static const struct {
+        const char *from, *server;
+        bool goes_out; /* by the link, with a source that no link but lo takes: by NAT that fails */
+    } cases[] = {
+        {"127.0.0.1:5300", "127.0.0.53:53", false},  {"127.0.0.9", "198.18.0.53:53", true},
+        {"10.0.2.100", "127.0.0.53:53", false},      {"10.0.2.100:53", "198.18.0.53:53", false},
+        {"127.0.0.1:53", "10.0.2.3:53", true},       {"0.0.0.0:53", "203.0.113.9:53", false},
+        {"[::1]:53", "[2001:db8::53]:53", true},     {"[fd00::100]:53", "[fd00::3]:53", false},
+        {"::", "[::1]:53", false},
+    };
+    struct capture_sockets s = seal(link);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (translated && cases[i].goes_out)
+            continue;
+        int client = bound(cases[i].from, SOCK_DGRAM);
+        check_asks(&s, client, cases[i].server);
+        CHECK(connect_to(client, cases[i].server) == 0);
+        check_asks(&s, client, cases[i].server);
+        close(client);
+    }
+}
+static void every_client_gets_its_answer(void **state)
+{
+    (void)state;
+    everywhere(asks_from);
+}
+
+static void asks_listener(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    for (int i = 0; i < 2; i++) {
+        struct addr own = name_of(s.dns_udp[i]), told, source;
+        char text[ADDR_TEXT_MAX], got[16];
+        int client = socket_for(&own, SOCK_DGRAM);
+        CHECK(connect_to(client, addr_format_with_port(&own, text)) == 0 && send(client, "question", 8, 0) == 8);
+        told = question_at(s.dns_udp[i], &source);
+        CHECK(translated ? told.family == AF_UNSPEC : addr_equal(&told, &own)); /* which is how the worker knows */
+        answer(&s, &(struct addr){0}, &source);
+        CHECK(readable(client, PATIENCE_MS) && recv(client, got, sizeof(got), 0) == 6);
+        close(client);
+    }
+}
+static void the_name_server_asked_directly_answers(void **state)
+{
+    (void)state;
+    everywhere(asks_listener);
+}
+
+/* -1 where the kernel does not say. */
+static int tracked(void)
+{
+    char text[16] = "";
+    _cleanup_fd_ int fd = open("/proc/sys/net/netfilter/nf_conntrack_count", O_RDONLY | O_CLOEXEC);
+    return fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 ? atoi(text) : -1;
+}
+
+/* Not a single connection or question, whether there are rules for UDP or not. */
+static void tracks_nothing(enum sealed_link link)
+{
+    for (int packets = 0; packets < 2; packets++) {
+        struct capture_sockets s = packets ? seal_packets(link) : seal(link);
+        if (tracked() < 0) {
+            fprintf(stderr, "skipped: the kernel does not say what it tracks\n");
+            _exit(SKIPPED);
+        }
+        int before = tracked();
+        if (!packets)
+            check_captured(s.tcp[0], "198.18.0.1:443");
+        check_dns(&s, "198.18.0.53:53");
+        check_dns(&s, "[2001:db8::53]:53");
+        check_refused("198.18.0.1:22");
+        struct addr client;
+        if (packets)
+            close(check_udp_captured(s.udp[0], "198.18.0.1:100", &client));
+        CHECK(translated ? tracked() >= before + 2 : tracked() == 0);
+        capture_sockets_close(&s);
+    }
+}
+static void as_it_is_means_no_connection_tracking(void **state)
+{
+    (void)state;
+    everywhere(tracks_nothing);
+}
+
+/* Ours are gone: it goes nowhere, to no server of the command's either. */
+static void loses_its_sockets(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    capture_sockets_close(&s);
+    int server = bound("0.0.0.0:53", SOCK_DGRAM);
+    struct addr foreign = addr_of("198.18.0.53:53"), six = addr_of("[2001:db8::53]:53");
+    int client = socket_for(&foreign, SOCK_DGRAM), client6 = socket_for(&six, SOCK_DGRAM);
+    CHECK(send_to(client, "198.18.0.53:53", "question") == 8);
+    CHECK(!readable(server, translated ? 0 : 20));
+    CHECK(connect_to(client6, "[2001:db8::53]:53") == 0);
+    CHECK(send(client6, "question", 8, 0) == 8 && readable(client6, PATIENCE_MS));
+    CHECK(send(client6, "question", 8, 0) < 0 && errno == ECONNREFUSED);
+}
+static void without_our_sockets_dns_goes_nowhere(void **state)
+{
+    (void)state;
+    everywhere(loses_its_sockets);
+}
+
+/* The version before had no NAT for TCP, but for DNS. */
+static void is_of_before(enum sealed_link link)
+{
+    if (translated)
+        return;
+    struct capture_sockets s = seal(link), more = CAPTURE_SOCKETS_NONE;
+    const struct sealed_plan plan = {.ports = web, .port_count = 3, .link = link};
+    struct sealed_past past = {0};
+    struct error err = {0};
+    for (int i = 0; i < 2; i++) {
+        char text[ADDR_TEXT_MAX];
+        struct addr own = name_of(s.dns_udp[i]);
+        close(s.dns_udp[i]);
+        close(s.raw[i]);
+        s.dns_udp[i] = bound(addr_format_with_port(&own, text), SOCK_DGRAM);
+        s.raw[i] = -1;
+        CHECK(!socket_is_transparent(s.dns_udp[i], own.family));
+    }
+    _cleanup_fd_ int route = netlink_open(NETLINK_ROUTE, &err);
+    sealed_note_sockets(&s, &past);
+    CHECK(sealed_fingerprint(&past.fingerprint, &err) == 0 && sealed_verify(false, &past, &err) == 0);
+    rtnl_unroute_protocol(route, AF_INET, IPPROTO_UDP, 53, 9441);
+    CHECK(sealed_verify(false, &past, &err) == -ENOENT && strstr(err.text, "DNS over IPv4"));
+    CHECK(sealed_open_more(&plan, &s, &more, &err) == 0 && more.raw[0] >= 0 && more.raw[1] >= 0 && more.udp[0] < 0);
+    capture_sockets_join(&s, &more);
+    CHECK(sealed_update(&plan, &s, -1, &err) == 0);
+    CHECK(sealed_fingerprint(&past.fingerprint, &err) == 0 && sealed_verify(false, &past, &err) == 0);
+    check_dns(&s, "198.18.0.53:53");
+    check_dns(&s, "[2001:db8::53]:53");
+    check_captured(s.tcp[0], "198.18.0.1:443");
+    CHECK(tracked() <= 0);
+    CHECK(sealed_open_more(&plan, &s, &more, &err) == 0 && more.raw[0] < 0 && more.raw[1] < 0);
+}
+static void a_capture_of_the_version_before_is_brought_up_to_date(void **state)
+{
+    (void)state;
+    everywhere(is_of_before);
 }
 
 static void refuses_datagrams(enum sealed_link link)
@@ -890,7 +1091,7 @@ static void logs(enum sealed_link link)
     }
     CHECK(read_events(s.nflog).count == 0); /* the self-test took its own out */
     check_captured(s.tcp[0], "198.18.0.1:443");
-    check_dns(s.dns_udp[1], "[2001:db8::53]:53");
+    check_dns(&s, "[2001:db8::53]:53");
     check_refused("127.0.0.1:9"); /* the kernel's own refusal, inside */
     CHECK(read_events(s.nflog).count == 0);
 
@@ -912,6 +1113,31 @@ static void refused_packets_are_logged(void **state)
 {
     (void)state;
     everywhere(logs);
+}
+
+/* An answer comes when nobody waits for it any more: the kernel would tell the server, which is an address out there. */
+static void answers_late(enum sealed_link link)
+{
+    struct capture_sockets s = seal(link);
+    static const char *const servers[] = {"198.18.0.53:53", "[2001:db8::53]:53"};
+    if (s.nflog < 0)
+        _exit(SKIPPED);
+    for (int i = 0; i < 2; i++) {
+        struct addr asked = addr_of(servers[i]), told, source;
+        int client = socket_for(&asked, SOCK_DGRAM);
+        CHECK(send_to(client, servers[i], "question") == 8);
+        told = question_at(s.dns_udp[i], &source);
+        close(client);
+        answer(&s, &told, &source);
+    }
+    CHECK(read_events(s.nflog).count == 0);
+    check_refused("198.18.0.1:22");
+    CHECK(read_events(s.nflog).count == 1);
+}
+static void what_the_kernel_says_by_itself_is_no_event(void **state)
+{
+    (void)state;
+    everywhere(answers_late);
 }
 
 /* Nobody reads: packets are lost, the reader is told, and the sequence says how many. */
@@ -962,7 +1188,7 @@ static void rebuilds(enum sealed_link link)
     CHECK(first.nflog < 0 || second.nflog >= 0);
     check_captured(second.tcp[0], "198.18.0.1:443");
     check_captured(second.tcp[1], "[2001:db8::1]:2222");
-    check_dns(second.dns_udp[0], "198.18.0.53:53");
+    check_dns(&second, "198.18.0.53:53");
     check_refused("198.18.0.1:8443");
     CHECK(!readable(first.tcp[0], 0) && !readable(first.tcp[1], 0) && !readable(first.dns_udp[0], 0));
     check_talk(old, old_server);
@@ -1074,7 +1300,7 @@ static void lacks_ipv6(enum sealed_link link)
     struct capture_sockets s = seal(link);
     CHECK(s.tcp[1] == -1 && s.dns_udp[1] == -1 && s.dns_tcp[1] == -1);
     check_captured(s.tcp[0], "198.18.0.1:443");
-    check_dns(s.dns_udp[0], "198.18.0.53:53");
+    check_dns(&s, "198.18.0.53:53");
     check_refused("198.18.0.1:22");
 }
 static void without_ipv6_there_is_ipv4(void **state)
@@ -1209,6 +1435,12 @@ int main(void)
         cmocka_unit_test(without_raw_sockets_rules_fail_and_audit_mode_goes_on),
         cmocka_unit_test(thousands_of_ranges),
         cmocka_unit_test(dns_to_any_server_is_captured),
+        cmocka_unit_test(every_client_gets_its_answer),
+        cmocka_unit_test(the_name_server_asked_directly_answers),
+        cmocka_unit_test(as_it_is_means_no_connection_tracking),
+        cmocka_unit_test(without_our_sockets_dns_goes_nowhere),
+        cmocka_unit_test(a_capture_of_the_version_before_is_brought_up_to_date),
+        cmocka_unit_test(what_the_kernel_says_by_itself_is_no_event),
         cmocka_unit_test(other_datagrams_are_refused_at_once),
         cmocka_unit_test(datagrams_inside_pass),
         cmocka_unit_test(ping_is_refused_at_once),
