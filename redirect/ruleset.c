@@ -190,7 +190,7 @@ static void put_packets(struct nft_batch *b, const struct ruleset *ruleset)
     nft_match_protocol(b, IPPROTO_UDP);
     nft_match_port(b, DNS_PORT);
     nft_verdict(b, NF_ACCEPT);
-    nft_rule_done(b, "leaving DNS to its redirection");
+    nft_rule_done(b, "leaving DNS to its own capture");
     nft_rule(b, "packets");
     nft_match_protocol(b, IPPROTO_UDP);
     nft_match_port_set(b, RULESET_UDP_PORTS);

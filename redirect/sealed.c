@@ -9,7 +9,7 @@
  *
  * TCP and DNS of a sealed namespace are not translated: routing rules send them to lo as they are, where TPROXY hands them to
  * transparent sockets (ruleset.c); an answer to DNS leaves by a raw socket, as a whole packet from the address that was asked. So there is
- * no connection tracking at all. Where the kernel or a capability lacks for any of that, it is done by NAT, as in an attached
+ * no connection tracking at all. Where the kernel lacks something of that, or we a capability, it is done by NAT, as in an attached
  * namespace, whose routes are others' business.
  *
  * Limits: settings under /proc/sys/net are comfort (ping without privilege, ports below 1024), never part of
@@ -583,7 +583,7 @@ int sealed_resume(const struct sealed_plan *plan, const struct sealed_past *past
 /* Of a version that captured TCP as it is, and DNS by NAT: its sockets become what such sockets are now. */
 static bool translates_dns_alone(const struct capture_sockets *sockets)
 {
-    return sockets->tcp[0] >= 0 && socket_is_transparent(sockets->tcp[0], AF_INET) &&
+    return sockets->tcp[0] >= 0 && sockets->dns_udp[0] >= 0 && socket_is_transparent(sockets->tcp[0], AF_INET) &&
            !socket_is_transparent(sockets->dns_udp[0], AF_INET);
 }
 
