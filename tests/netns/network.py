@@ -42,7 +42,7 @@ class Bridge:
         Bridge.made += 1
         port = f"port{Bridge.made}"
         self.ports.append(port)
-        made.address = {family: host[:-1] + f"{number:x}" for family, host in self.host.items()}
+        made.address = {family: host[:-1] + (f"{number:x}" if family == 6 else str(number)) for family, host in self.host.items()}
         host = self.lab.host
         host.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", made.pid)
         host.run("ip", "link", "set", port, "master", self.name, "up")
