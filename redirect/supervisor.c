@@ -129,7 +129,7 @@ void worker_process_log_death(const struct worker_process *worker, int status)
         snprintf(how, sizeof(how), "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else
         snprintf(how, sizeof(how), "ended with status %d", WEXITSTATUS(status));
-    log_error("the worker %s; the next one starts in %u ms, connections wait", how, worker->pause_ms);
+    log_error("the worker %s; the next one starts in %u ms, connections wait%s", how, worker->pause_ms, worker->which);
 }
 
 int worker_process_due(const struct worker_process *worker)

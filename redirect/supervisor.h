@@ -27,6 +27,7 @@ struct worker_process {
     uint64_t started;  /* ms, monotonic */
     uint64_t start_at; /* when there is none: start the next one then */
     unsigned pause_ms;
+    char which[32]; /* for the log: "", or " (worker 2 of 3)" */
 };
 #define WORKER_PROCESS_NONE {.pid = -1, .channel = -1}
 

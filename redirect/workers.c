@@ -49,6 +49,8 @@ void workers_init(struct daemon *d)
         struct daemon_worker *w = &d->workers[i];
         *w = (struct daemon_worker){
             .daemon = d, .index = i, .process = WORKER_PROCESS_NONE, .watch = WATCH_NONE};
+        if (d->worker_count > 1)
+            snprintf(w->process.which, sizeof(w->process.which), " (worker %u of %u)", i + 1, d->worker_count);
         loop_timer_init(&w->timer, worker_due);
         list_init(&w->unsent);
         list_init(&w->unanswered);
@@ -173,7 +175,7 @@ void workers_feed_one(struct daemon_worker *w)
     watch_change(&w->daemon->loop, &w->watch, r == -EAGAIN ? EPOLLIN | EPOLLOUT : EPOLLIN);
     if (r < 0 && r != -EAGAIN && r != -EPIPE &&
         r != -ECONNRESET) { /* those two: it is dying, SIGCHLD will say so */
-        log_error("cannot talk to the worker (%s): a new one gets everything anew", strerror(-r));
+        log_error("cannot talk to the worker (%s): a new one gets everything anew%s", strerror(-r), w->process.which);
         worker_process_kill(&w->process);
     }
 }
@@ -234,7 +236,7 @@ static void config_answered(struct daemon_worker *w, int code)
 {
     w->config_serial = 0;
     if (code) {
-        log_error("the worker does not take the new configuration (%s); a new one gets it", strerror(code));
+        log_error("the worker does not take the new configuration (%s); a new one gets it%s", strerror(code), w->process.which);
         worker_process_kill(&w->process);
     }
     workers_feed_one(w); /* networks wait for it */
@@ -312,7 +314,7 @@ static void channel_ready(struct watch *watch, uint32_t events)
 static void worker_late(struct loop_timer *timer)
 {
     struct daemon_worker *w = list_entry(timer, struct daemon_worker, timer);
-    log_error("the worker does not get ready; killed");
+    log_error("the worker does not get ready; killed%s", w->process.which);
     worker_process_kill(&w->process);
 }
 
@@ -393,7 +395,7 @@ void workers_died(struct daemon_worker *w, int status)
     metric_set(&d->options->metrics->worker_ready, 0);
     metrics_worker_start(w->metrics); /* none of its flows is left */
     if (never_ready) {
-        log_error("the worker ended at its start");
+        log_error("the worker ended at its start%s", w->process.which);
         daemon_stop(d, 1);
         return;
     }

@@ -413,6 +413,7 @@ def test_the_worker_killed_at_every_state_of_a_flow(make_gateway, state):
     place, port, data, expected = STATES[state]
     client = box.start("/usr/bin/python3", "-c", HANG, json.dumps([place, port, data.hex(), (expected or b"").decode()]))
     assert json.loads(client.stdout.readline()) == (expected or b"").decode()
+    wait_until(lambda: gateway.status()["flows_active"] == 1, "the flow")  # one not yet accepted would wait for the next worker
     before = gateway.kill_worker()
     client.stdin.write("\n")
     client.stdin.flush()

@@ -151,6 +151,7 @@ def test_a_worker_that_is_killed_takes_its_own_flows_alone(gateway, victim):
     for i in theirs:
         assert ask_again(flows[i]) != "HTTP/1.1 200 OK"
         assert boxes[i].curl("https://allowed.example/").returncode == 0
+    assert f"connections wait (worker {victim + 1} of 2)" in gateway.log()
     after = gateway.workers()
     assert after[1 - victim] == before["workers"][1 - victim]["pid"] and after[victim] != before["workers"][victim]["pid"]
     assert workers_of(gateway) == {1: ["box-1", "box-3"], 2: ["box-2", "box-4"]}, "whose it was, it is"
