@@ -83,6 +83,16 @@ class LoadLab(laboratory.Lab):
             gateway.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
         return gateway, clients
 
+    def closed(self):
+        """A namespace like a sealed one, but with the kernel's own settings: a link that leads nowhere, and a route by it."""
+        made = Namespace()
+        self.namespaces.append(made)
+        for argv in ("link set lo up", "link add eth0 type veth peer name eth0-closed", "link set eth0-closed up", "link set eth0 up",
+                     "addr add 10.0.2.100/24 dev eth0", "route add default via 10.0.2.2 dev eth0"):
+            made.run("ip", *argv.split())
+        tune(made)
+        return made
+
     def redirect(self, gateway):
         rules = "table ip bench { chain in { type nat hook prerouting priority dstnat; " + "".join(
             f"tcp dport {port} redirect to :{own}; " for port, own in PROXY_PORT.items()) + "}; }"

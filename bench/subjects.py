@@ -107,10 +107,9 @@ class _Proxy:
             raise RuntimeError(f"{self.name} did not start: {complaints.read_text()}")
 
     def stand(self):
-        """Where Sallyport stands: listening in a sealed namespace, and dialling from the gateway's; but reached by REDIRECT."""
-        self.gateway, self.clients = self.lab.host, self.lab.sealed()
+        """Where Sallyport stands: listening in a closed namespace, and dialling from the gateway's; but reached by REDIRECT."""
+        self.gateway, self.clients = self.lab.host, self.lab.closed()
         self.clients.run("nft", "-f", "-", input=_redirection())
-        self.clients.run("ip", "rule", "del", "ipproto", "tcp")
         self.listeners = [self.clients.call(lambda p=port: _listener(p)) for port in PROXY_PORT.values()]
 
     def environment(self):

@@ -35,10 +35,11 @@ struct flow_side {
     bool eof, shut;          /* half-close is two facts: FIN read from it, FIN sent to it */
 };
 
-/* A direction that moves bulk: it borrows a pipe after a few full reads. */
+/* A direction that moves bulk: it borrows a pipe after a few full reads, and again at once as long as that is worth it. */
 struct relay_bulk {
     struct pipe_pair *pipe;
     unsigned full_reads;
+    uint32_t moved; /* with the pipe it has or had last; saturating */
 };
 
 #define DIAL_CANDIDATES_MAX 8

@@ -146,15 +146,27 @@ static bool pass_on(struct flow *flow, struct flow_side *to, struct buffer *buff
  *
  * After a few reads that filled the scratch buffer the bytes are moved through a pipe instead, without being
  * copied. The pipe is filled only when it is empty: so EAGAIN from the socket means that nothing is there,
- * never that the pipe is full.
+ * never that the pipe is full. A direction that has nothing to move gives its pipe back; if it had moved a good deal,
+ * it has one again as soon as there is something, else it has to show first that it is bulk still.
  */
 
-#define BULK_AFTER 4 /* full reads */
+#define BULK_AFTER 4          /* full reads */
+#define BULK_STILL (16 * 1024) /* moved by a pipe before there was nothing more */
 
 static void bulk_end(struct flow *flow, struct relay_bulk *bulk)
 {
     pipe_return(&flow->worker->pipes, bulk->pipe);
-    *bulk = (struct relay_bulk){0};
+    bulk->pipe = NULL;
+    bulk->full_reads = bulk->moved >= BULK_STILL ? BULK_AFTER : 0;
+    bulk->moved = 0;
+}
+
+/* HTTP that is still parsed needs its bytes in memory. */
+static bool bulk_begin(struct flow *flow, struct relay_bulk *bulk, const struct flow_side *from)
+{
+    if (bulk->full_reads >= BULK_AFTER && !from->urgent && (!flow->http || flow->http->tunnel))
+        bulk->pipe = pipe_borrow(&flow->worker->pipes);
+    return bulk->pipe != NULL;
 }
 
 /* 1 when the pipe is empty, 0 when the socket is full, -1 when the flow ended. */
@@ -198,6 +210,7 @@ static int bulk_fill(struct flow *flow, struct relay_bulk *bulk, struct flow_sid
     }
     if (got > 0) {
         bulk->pipe->filled = (size_t)got;
+        bulk->moved += bulk->moved < BULK_STILL ? (uint32_t)got : 0;
     } else {
         from->readable = false;
         from->eof = got == 0;
@@ -212,7 +225,7 @@ static void run_bulk(struct flow *flow, struct relay_bulk *bulk, struct flow_sid
         if (bulk_drain(flow, bulk, to, count) <= 0)
             return;
         if (from->eof || !from->readable || from->urgent) {
-            bulk_end(flow, bulk); /* an idle direction holds no pipe; and splice(2) takes the urgent mark for the end */
+            bulk_end(flow, bulk); /* and splice(2) takes the urgent mark for the end */
             if (from->eof)
                 relay_shut(to);
             else if (from->urgent)
@@ -225,18 +238,15 @@ static void run_bulk(struct flow *flow, struct relay_bulk *bulk, struct flow_sid
     poller_again(&flow->worker->poller, &from->poll);
 }
 
-/* HTTP that is still parsed needs its bytes in memory. */
-static void bulk_consider(struct flow *flow, struct relay_bulk *bulk, const struct flow_side *from, ssize_t got)
+static void note_read(struct relay_bulk *bulk, ssize_t got)
 {
     bulk->full_reads = got == SCRATCH_SIZE ? bulk->full_reads + 1 : 0;
-    if (bulk->full_reads >= BULK_AFTER && !from->urgent && (!flow->http || flow->http->tunnel))
-        bulk->pipe = pipe_borrow(&flow->worker->pipes);
 }
 
 static void run_direction(struct flow *flow, struct flow_side *from, struct flow_side *to,
                           struct buffer *buffer, struct relay_bulk *bulk, uint64_t *count)
 {
-    if (bulk->pipe) {
+    if (bulk->pipe || (from->readable && to->writable && buffer_length(buffer) == 0 && bulk_begin(flow, bulk, from))) {
         run_bulk(flow, bulk, from, to, count);
         return;
     }
@@ -262,9 +272,8 @@ static void run_direction(struct flow *flow, struct flow_side *from, struct flow
                 http_flow_observe(flow, scratch, (size_t)got);
             if (!pass_on(flow, to, buffer, scratch, (size_t)got, from->hangup, count))
                 return;
-            if (buffer_length(buffer) == 0)
-                bulk_consider(flow, bulk, from, got);
-            if (bulk->pipe)
+            note_read(bulk, got);
+            if (buffer_length(buffer) == 0 && bulk_begin(flow, bulk, from))
                 break;
         }
     }

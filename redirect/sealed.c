@@ -181,6 +181,8 @@ static void apply_settings(void)
 {
     write_setting("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     open_ping();
+    write_setting("/proc/sys/net/ipv4/tcp_congestion_control", "reno"); /* on lo nothing is congested; others may pace */
+    write_setting("/proc/sys/net/ipv4/tcp_early_retrans", "0");         /* nor lost */
     write_setting("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0");
     write_setting("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0");
     write_setting("/proc/sys/net/ipv6/conf/default/accept_ra", "0");
@@ -234,6 +236,8 @@ static int open_socket(int family, int type, bool transparent, uint16_t port, st
     if (type == SOCK_STREAM &&
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0) /* accepted ones inherit */
         return error_errno(err, errno, "cannot set TCP_NODELAY");
+    if (type == SOCK_STREAM) /* as in apply_settings(), also where that is not ours to set */
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
     if (type == SOCK_STREAM && listen(fd, BACKLOG) < 0)
         return error_errno(err, errno, "cannot listen");
     return fd_steal(&fd);
