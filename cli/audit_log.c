@@ -119,6 +119,13 @@ static bool is_time(const char *text)
            strspn(text, "0123456789-:.TZ") == strlen(text);
 }
 
+/* Of what was done to the gateway, not by a container. */
+static bool is_change(const json_t *event)
+{
+    const char *category = json_string_value(json_array_get(json_object_get(event, "category"), 0));
+    return category && !strcmp(category, "configuration");
+}
+
 /* NULL, or why it is no event. */
 static const char *read_record(const json_t *root, struct audit_record *r)
 {
@@ -130,6 +137,10 @@ static const char *read_record(const json_t *root, struct audit_record *r)
     r->outcome = text_at(event, "outcome");
     r->reason = text_at(event, "reason");
     r->duration_ns = number_at(event, "duration");
+    r->change = is_change(event);
+    r->user = text_at(json_object_get(root, "user"), "id");
+    if (!r->reason && r->change)
+        r->reason = "";
     if (!r->time || !r->action || !r->outcome || !r->reason)
         return "no audit event: it has no @timestamp, event.action, event.outcome or event.reason";
     if (!is_time(r->time))

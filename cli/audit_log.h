@@ -26,6 +26,8 @@ struct audit_record {
     const char *time, *action, *outcome, *reason;
     bool allowed;    /* event.outcome is success */
     bool would_deny; /* sallyport.would_deny */
+    bool change;     /* of the gateway, by order of `user` (a uid): no flow of anybody; `reason` is "" */
+    const char *user;
     const char *container_id, *container_name;
     const char *domain, *ip, *nat_ip, *transport, *protocol;
     unsigned port;

@@ -51,7 +51,7 @@ struct log_view {
 static bool is_denied(const struct audit_record *r)
 {
     bool ended = !strcmp(r->action, "flow-ended");
-    return !ended && (!r->allowed || r->would_deny);
+    return !ended && !r->change && (!r->allowed || r->would_deny);
 }
 
 static bool is_wanted(const struct log_view *v, const struct audit_record *r)
@@ -70,6 +70,8 @@ static const char *verdict_word(const struct audit_record *r)
         return "end";
     if (r->would_deny)
         return "would-deny";
+    if (r->change)
+        return r->allowed ? "change" : "failure";
     return r->allowed ? "allow" : "deny";
 }
 
@@ -89,11 +91,25 @@ static void print_end(const struct audit_record *r)
     print_pair(" ", r->close_reason);
 }
 
+static void print_change(const struct audit_record *r)
+{
+    print_pair("  ", r->action);
+    print_pair("  ", r->rule);
+    print_pair("  policy ", r->policy);
+    print_pair("  by uid ", r->user);
+    print_pair("  (", r->detail);
+    printf("%s\n", r->detail && *r->detail ? ")" : "");
+}
+
 static void print_event(const struct audit_record *r)
 {
     char target[AUDIT_TARGET_SIZE];
     printf("%.19s  %-10s  ", r->time, verdict_word(r));
     audit_print(stdout, audit_record_container(r));
+    if (r->change) {
+        print_change(r);
+        return;
+    }
     print_pair("  ", r->protocol ? r->protocol : r->transport);
     print_pair(" ", r->method);
     print_pair(" ", audit_record_target(r, target));

@@ -264,7 +264,7 @@ static void take(struct suggestion *s, const struct audit_record *r)
 {
     bool is_dns = r->dns_name != NULL;
     char name[ACL_NAME_MAX + 1];
-    if (!strcmp(r->action, "flow-ended") ||
+    if (r->change || !strcmp(r->action, "flow-ended") ||
         (s->container && strcmp(audit_record_container(r), s->container) != 0 &&
          (!r->container_id || strcmp(r->container_id, s->container) != 0)))
         return;

@@ -145,6 +145,8 @@ def check_audit_fields():
     for action in re.findall(r'"((?:flow|request|dns|packet)-[a-z]+)"', text):
         if action != "packet-allowed":  # never written: what nftables lets through it does not report
             complain_unless(f".It Li {action}\n" in events, f"sallyport.8: the action {action} is missing")
+    for action in re.findall(r'"((?:gateway|policy|allow|deny|changes|container)-[a-z]+)"', text):
+        complain_unless(re.search(rf"^\.It Li .*\b{action}\b", events, re.M), f"sallyport.8: the action {action} is missing")
 
 
 def check_metrics():

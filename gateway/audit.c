@@ -133,7 +133,7 @@ bool audit_ready(const struct audit *audit)
 
 static bool lets_through(const struct audit_event *event)
 {
-    return event->allowed && event->action != AUDIT_FLOW_END;
+    return event->allowed && event->action != AUDIT_FLOW_END && event->action != AUDIT_CHANGE;
 }
 
 static bool has_room(struct audit *audit, const struct audit_event *event)

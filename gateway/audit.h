@@ -12,6 +12,7 @@
 #include "acl/policy.h"
 #include "base/addr.h"
 #include "base/error.h"
+#include "redirect/channel.h"
 #include "redirect/metrics.h"
 
 #include <stdbool.h>
@@ -24,6 +25,7 @@ enum audit_action {
     AUDIT_HTTP_REQUEST,  /* a later request of a kept-alive connection: "request-allowed" / "request-denied" */
     AUDIT_DNS_DENIED,    /* "dns-denied"; type ["protocol","denied"] */
     AUDIT_DNS_SUSPECTED, /* "dns-suspected": questions that look like a tunnel; type ["protocol","info"] */
+    AUDIT_CHANGE,        /* what was done to the gateway by order (redirect/notes.h): category ["configuration"] */
     AUDIT_PACKET_DENIED, /* "packet-denied": nftables refused it (reason port_denied) */
 };
 
@@ -67,6 +69,9 @@ struct audit_event {
     uint64_t bytes_sent;      /* source.bytes: client to origin */
     uint64_t bytes_received;  /* destination.bytes */
     enum audit_close_by close_by; /* sallyport.close_by */
+    enum channel_note_kind change; /* of a CHANGE: names its action */
+    uint32_t user;            /* of a CHANGE: user.id, or NOTE_NOBODY */
+    const char *rule;         /* of a CHANGE: rule.name */
     uint64_t left_out;        /* sallyport.left_out: refused packets before this one that have no event */
     unsigned worker;          /* sallyport.worker: which of several wrote it, from 1 */
     const char *close_reason; /* sallyport.close_reason: "fin", "rst", "idle_timeout", … */

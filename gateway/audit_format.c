@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define ECS_VERSION "8.11.0"
+#define CATEGORY_OF_CHANGES "configuration"
 #define CUT 255 /* bytes of one text: every name fits */
 #define CUT_SHORT \
     40 /* 20 texts of 40 bytes, each byte escaped as six, and 2 KiB of our own: below AUDIT_LINE_MAX */
@@ -37,6 +38,26 @@ static const struct {
     [AUDIT_DNS_DENIED] = {"dns-denied", "dns-allowed", {"protocol"}},
     [AUDIT_DNS_SUSPECTED] = {"dns-suspected", "dns-suspected", {"protocol", "info"}},
     [AUDIT_PACKET_DENIED] = {"packet-denied", "packet-allowed", {"connection"}},
+};
+
+/* event.action of what was done, and of what could not be; event.type. */
+static const struct {
+    const char *done, *failed, *type;
+} changes[NOTE_KINDS] = {
+    [NOTE_STARTED] = {"gateway-started", NULL, "info"},
+    [NOTE_TOOK_OVER] = {"gateway-upgraded", NULL, "info"},
+    [NOTE_STOPPED] = {"gateway-stopped", NULL, "info"},
+    [NOTE_POLICY_LOADED] = {"policy-loaded", "policy-refused", "change"},
+    [NOTE_ALLOW] = {"allow-added", NULL, "change"},
+    [NOTE_ALLOW_REMOVED] = {"allow-removed", NULL, "change"},
+    [NOTE_DENY] = {"deny-added", NULL, "change"},
+    [NOTE_DENY_REMOVED] = {"deny-removed", NULL, "change"},
+    [NOTE_SET] = {"policy-set", NULL, "change"},
+    [NOTE_SET_REMOVED] = {"policy-unset", NULL, "change"},
+    [NOTE_FORGET] = {"changes-forgotten", NULL, "change"},
+    [NOTE_ENROLLED] = {"container-enrolled", NULL, "creation"},
+    [NOTE_WITHDRAWN] = {"container-withdrawn", NULL, "deletion"},
+    [NOTE_ENDED] = {"container-ended", NULL, "deletion"},
 };
 
 static const char *const closers[] = {
@@ -117,6 +138,32 @@ static void put_event(struct line *line, const struct audit_event *event, uint64
         put_time(line, "start", &event->start);
     if (event->action == AUDIT_FLOW_END)
         json_unsigned(j, "duration", event->duration_ns);
+    json_object_end(j);
+}
+
+/* No flow, nobody's address: who did it. */
+static void put_change(struct line *line, const struct audit_event *event, uint64_t sequence)
+{
+    struct json *j = &line->json;
+    const char *failed = changes[event->change].failed;
+    char user[16];
+    json_object(j, "event");
+    json_constant(j, "kind", "event");
+    json_array(j, "category");
+    json_constant(j, NULL, CATEGORY_OF_CHANGES);
+    json_array_end(j);
+    json_array(j, "type");
+    json_constant(j, NULL, changes[event->change].type);
+    json_array_end(j);
+    json_constant(j, "action", event->allowed || !failed ? changes[event->change].done : failed);
+    json_constant(j, "outcome", event->allowed ? "success" : "failure");
+    json_unsigned(j, "sequence", sequence);
+    json_object_end(j);
+    if (event->user == NOTE_NOBODY)
+        return;
+    snprintf(user, sizeof(user), "%u", event->user);
+    json_object(j, "user");
+    json_string(j, "id", user);
     json_object_end(j);
 }
 
@@ -218,6 +265,7 @@ static void put_rule(struct line *line, const struct audit_event *event)
         return;
     json_object(j, "rule");
     put_text(line, "ruleset", event->policy);
+    put_text(line, "name", event->rule);
     if (has_rule)
         put_text(line, "name", event->verdict->rule.text);
     put_text(line, "version", event->policy_version);
@@ -296,6 +344,17 @@ static void put_own(struct line *line, const struct audit_event *event, uint64_t
     json_object_end(j);
 }
 
+static void put_flow(struct line *line, const struct audit_event *event, uint64_t sequence)
+{
+    put_event(line, event, sequence);
+    put_source(line, event);
+    put_destination(line, event);
+    put_network(line, event);
+    put_tls(line, event);
+    put_http(line, event);
+    put_dns(line, event);
+}
+
 static ssize_t put_line(struct line *line, const struct audit_event *event, uint64_t sequence,
                         uint64_t dropped_before, const struct timespec *now)
 {
@@ -305,13 +364,10 @@ static ssize_t put_line(struct line *line, const struct audit_event *event, uint
     json_object(j, "ecs");
     json_constant(j, "version", ECS_VERSION);
     json_object_end(j);
-    put_event(line, event, sequence);
-    put_source(line, event);
-    put_destination(line, event);
-    put_network(line, event);
-    put_tls(line, event);
-    put_http(line, event);
-    put_dns(line, event);
+    if (event->action == AUDIT_CHANGE)
+        put_change(line, event, sequence);
+    else
+        put_flow(line, event, sequence);
     put_rule(line, event);
     put_container(line, event);
     put_orchestrator(line, event);

@@ -309,6 +309,35 @@ static void take_admin(struct worker *w, int listener)
         admin_listen(w->admin, listener);
 }
 
+static const char *or_null(const char *text)
+{
+    return *text ? text : NULL;
+}
+
+static bool is_about_a_rule(uint32_t kind)
+{
+    return kind >= NOTE_ALLOW && kind <= NOTE_DENY_REMOVED;
+}
+
+/* What could not be recorded for want of room is counted in the next line: the change is in force. */
+static void take_note(struct worker *w, const struct channel_message *message)
+{
+    const char *text = or_null(message->text);
+    const struct audit_event event = {.action = AUDIT_CHANGE,
+                                      .worker = w->seat.count > 1 ? w->seat.index + 1 : 0,
+                                      .change = message->note,
+                                      .allowed = !message->failed,
+                                      .user = message->user,
+                                      .container_id = or_null(message->container_id),
+                                      .container_name = or_null(message->container_name),
+                                      .policy = or_null(message->policy),
+                                      .policy_version = or_null(message->version),
+                                      .rule = is_about_a_rule(message->note) ? text : NULL,
+                                      .detail = is_about_a_rule(message->note) ? NULL : text};
+    (void)audit_submit(w->audit, &event);
+    worker_answer(w, message->serial, 0);
+}
+
 static void obey(struct worker *w, const struct channel_message *message, struct capture_sockets *sockets,
                  int fd)
 {
@@ -339,6 +368,9 @@ static void obey(struct worker *w, const struct channel_message *message, struct
         break;
     case CHANNEL_ADMIN:
         take_admin(w, fd);
+        break;
+    case CHANNEL_NOTE:
+        take_note(w, message);
         break;
     case CHANNEL_PING:
         worker_answer(w, message->serial, 0);

@@ -84,6 +84,23 @@ int channel_send_capture(int channel, const char *id, const char *name, const ch
     return channel_send_container(channel, 0, &who, sockets);
 }
 
+static void put_cut(char *field, size_t size, const char *text)
+{
+    snprintf(field, size, "%s", text ? text : "");
+}
+
+int channel_send_note(int channel, uint32_t serial, const struct channel_note *note)
+{
+    struct channel_message message = {
+        .type = CHANNEL_NOTE, .serial = serial, .note = note->kind, .user = note->user, .failed = note->failed};
+    put_cut(message.container_id, sizeof(message.container_id), note->id);
+    put_cut(message.container_name, sizeof(message.container_name), note->name);
+    put_cut(message.policy, sizeof(message.policy), note->policy);
+    put_cut(message.version, sizeof(message.version), note->version);
+    put_cut(message.text, sizeof(message.text), note->text);
+    return send_message(channel, &message, NULL, 0);
+}
+
 static int network_id(const char *name, unsigned share, char ret[CHANNEL_ID_MAX])
 {
     int length = share ? snprintf(ret, CHANNEL_ID_MAX, "network %s %u", name, share)
@@ -204,6 +221,8 @@ static int expected_descriptors(const struct channel_message *message)
     case CHANNEL_LEARNED:
     case CHANNEL_LEARNED_DONE:
         return 0;
+    case CHANNEL_NOTE:
+        return message->note < NOTE_KINDS ? 0 : -1;
     default:
         return -1;
     }
@@ -246,6 +265,7 @@ int channel_receive(int channel, struct channel_message *ret, struct capture_soc
     message.pod_namespace[CHANNEL_ID_MAX - 1] = 0;
     message.policy[CHANNEL_ID_MAX - 1] = 0;
     message.version[CHANNEL_VERSION_MAX - 1] = 0;
+    message.text[CHANNEL_IMAGE_MAX - 1] = 0;
     hand_out(&message, fds, ret_sockets, ret_fd);
     *ret = message;
     return 1;

@@ -9,8 +9,9 @@
  *                      PING (answer when everything before it is done)
  *                      FINISH (end flows, flush, say the summary if asked, exit 0)
  *                      LEARNED_DONE (all LEARNED up to this serial number)
+ *                      NOTE (something for the audit log that was done by order)
  *   worker  → monitor  LEARNED (an address for a rule by name; see gateway/learned.h)
- *                      READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG, CHANGES or PING, or to a FINISH that drains, with
+ *                      READY, FAILED: the answer to a CAPTURE, WITHDRAW, CONFIG, CHANGES, NOTE or PING, or to a FINISH that drains, with
  *                      its serial number
  *
  * The worker is the less trusted end: the monitor takes nothing from it but whether something worked, and its exit status.
@@ -36,8 +37,29 @@ enum channel_type {
     CHANNEL_LEARNED_DONE,
     CHANNEL_ADMIN,
     CHANNEL_DOOR,   /* of a captured container (redirect/publish.h), in place of the one before; not answered */
-    CHANNEL_PUBLISH /* a listener that leads to a port of it */
+    CHANNEL_PUBLISH, /* a listener that leads to a port of it */
+    CHANNEL_NOTE
 };
+
+/* What is noted in the audit log of what is done to the gateway, not by a container. */
+enum channel_note_kind {
+    NOTE_STARTED,
+    NOTE_TOOK_OVER, /* from the gateway before */
+    NOTE_STOPPED,
+    NOTE_POLICY_LOADED, /* or it could not be: `failed` */
+    NOTE_ALLOW, /* run-time changes */
+    NOTE_ALLOW_REMOVED,
+    NOTE_DENY,
+    NOTE_DENY_REMOVED,
+    NOTE_SET,
+    NOTE_SET_REMOVED,
+    NOTE_FORGET,
+    NOTE_ENROLLED,
+    NOTE_WITHDRAWN,
+    NOTE_ENDED, /* it did by itself */
+    NOTE_KINDS
+};
+#define NOTE_NOBODY UINT32_MAX /* ordered it: it came about */
 
 #define CHANNEL_ID_MAX 128
 #define CHANNEL_VERSION_MAX 16
@@ -59,6 +81,9 @@ struct channel_message {
     char container_image[CHANNEL_IMAGE_MAX];
     char pod[CHANNEL_IMAGE_MAX], pod_namespace[CHANNEL_ID_MAX]; /* of Kubernetes */
     char policy[CHANNEL_ID_MAX];  /* name; the worker looks it up in its snapshot. "": by the assign rules */
+    uint32_t note, user;          /* NOTE: its kind; the uid of who ordered it */
+    uint8_t failed;               /* NOTE: it was not done */
+    char text[CHANNEL_IMAGE_MAX]; /* NOTE: the rule, or a sentence */
     uint8_t summary;              /* FINISH: print the one-line summary of what was denied on standard error */
 };
 
@@ -68,6 +93,16 @@ struct channel_container {
     const char *pod, *pod_namespace; /* may be NULL, too */
     const char *policy;
 };
+
+/* For the audit log. All texts may be NULL, and are cut where they are too long. */
+struct channel_note {
+    enum channel_note_kind kind;
+    bool failed;
+    uint32_t user; /* or NOTE_NOBODY */
+    const char *id, *name, *policy, *version;
+    const char *text;
+};
+int channel_send_note(int channel, uint32_t serial, const struct channel_note *note);
 
 int channel_send_capture(int channel, const char *id, const char *name, const char *policy,
                          const struct capture_sockets *sockets); /* the caller keeps its descriptors */

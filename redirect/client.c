@@ -22,6 +22,7 @@ struct client {
     struct loop_timer timer; /* for its request, and for reading the answer */
     bool asked, enrolls;     /* the request is there; it is to enroll */
     char who[32];            /* for the record of what it changes */
+    uint32_t user;
     char *answer;            /* NULL: none yet */
     size_t length, sent;
     client_deliver_fn deliver; /* of the API: takes the answer; then there is no socket here */
@@ -342,6 +343,7 @@ static void note_who(struct client *client, int peer_fd)
     struct ucred peer = {.uid = (uid_t)-1};
     socklen_t length = sizeof(peer);
     getsockopt(peer_fd, SOL_SOCKET, SO_PEERCRED, &peer, &length);
+    client->user = peer.uid;
     snprintf(client->who, sizeof(client->who), "uid %u", peer.uid);
 }
 
@@ -353,6 +355,11 @@ struct daemon *client_daemon(const struct client *client)
 const char *client_who(const struct client *client)
 {
     return client->who;
+}
+
+uint32_t client_user(const struct client *client)
+{
+    return client ? client->user : NOTE_NOBODY;
 }
 
 static struct client *client_create(struct daemon *d, int peer_fd)

@@ -153,8 +153,14 @@ static void take_audit(struct daemon *d, int audit)
     elders_tell_audit(d);
 }
 
-static void note_reload(const struct daemon *d, bool taken)
+/* `why` it was not taken, or NULL. */
+static void note_reload(struct daemon *d, const char *why)
 {
+    const bool taken = !why;
+    notes_add(d, &(struct channel_note){.kind = NOTE_POLICY_LOADED,
+                                        .failed = !taken,
+                                        .user = d->reload_user,
+                                        .text = why ? why : d->reload_user == NOTE_NOBODY ? "a file of it has changed" : NULL});
     struct metrics *m = d->options->metrics;
     metric_add(taken ? &m->reloads : &m->reloads_failed, 1);
     metric_set(&m->reload_failed_last, !taken);
@@ -185,7 +191,7 @@ static void refuse_reload(struct daemon *d, struct client *client, struct config
 {
     if (told_already(d, errors) && !client && d->woken)
         return;
-    note_reload(d, false);
+    note_reload(d, errors->count ? errors->lines[0] : "out of memory");
     for (size_t i = 0; i < errors->count; i++)
         log_error("%s", errors->lines[i]);
     log_error("the configuration has errors; the one in force stays");
@@ -213,7 +219,7 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
         r = networks_apply(d, derived, &err);
     config_unref_aside(file);
     if (r < 0) {
-        note_reload(d, false);
+        note_reload(d, err.text);
         log_error("%s; the configuration in force stays", err.text);
         client_refuse(client, "failed", "%s", err.text);
         config_unref(derived);
@@ -231,7 +237,7 @@ static void take_loaded(struct daemon *d, struct client *client, struct config_s
     daemon_take_snapshot(d, derived);
     daemon_admin_take(d, d->snapshot, admin);
     daemon_feed(d);
-    note_reload(d, true);
+    note_reload(d, NULL);
     log_info("policy %s is loaded", config_version(d->snapshot));
     if (!workers_are_as_wanted(d, text, sizeof(text)))
         log_warning("%s", text);
@@ -308,6 +314,7 @@ static void reload(struct daemon *d, struct client *client, bool woken)
     if (d->file_watch.inotify >= 0)
         file_watch_set(&d->file_watch, &d->files); /* before they are read: so what comes later is seen */
     d->woken = woken;
+    d->reload_user = client ? client_user(client) : woken ? NOTE_NOBODY : d->signal_user;
     int r = loading_start(&d->loading, &d->loop, d->options->config_path, loaded);
     if (r < 0) {
         log_error("the configuration cannot be loaded: %s", strerror(-r));
@@ -387,6 +394,7 @@ static void drain(struct daemon *d)
         daemon_stop(d, 0);
         return;
     }
+    notes_add(d, &(struct channel_note){.kind = NOTE_STOPPED, .user = d->signal_user});
     d->draining = true;
     notify("STOPPING=1");
     close_control(d);
@@ -419,6 +427,7 @@ static void signal_ready(struct watch *watch, uint32_t events)
     (void)events;
     if (read(watch->fd, &info, sizeof(info)) != sizeof(info))
         return;
+    d->signal_user = info.ssi_uid;
     switch (info.ssi_signo) {
     case SIGCHLD:
         reap(d);
@@ -522,6 +531,7 @@ void daemon_maybe_announce(struct daemon *d)
     }
     d->announced = true;
     log_info("ready: policy %s, %u containers", config_version(d->snapshot), d->count);
+    notes_add(d, &(struct channel_note){.kind = d->options->take_over ? NOTE_TOOK_OVER : NOTE_STARTED, .user = NOTE_NOBODY});
     notify_reload_over();
     notify("READY=1\nMAINPID=%d\nSTATUS=policy %s, %u containers", (int)getpid(), config_version(d->snapshot), d->count);
 }
@@ -590,6 +600,7 @@ static void finish(struct daemon *d)
     heir_finish(d);
     predecessor_finish(d);
     runtime_finish(d);
+    notes_finish(d);
     visits_destroy(d);
     each_enrolment(d, enrolment_destroy);
     networks_destroy(d);
@@ -632,6 +643,7 @@ int daemon_run(const struct daemon_options *options, struct config_snapshot *sna
     else
         close(bundle); /* the first worker has the snapshot by the fork */
     visits_init(&d);
+    notes_init(&d);
     list_init(&d.changes);
     file_watch_init(&d.file_watch, &d.loop, files_changed);
     loading_init(&d.loading);

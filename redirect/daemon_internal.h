@@ -25,6 +25,7 @@
 #include "redirect/inherit.h"
 #include "redirect/loading.h"
 #include "redirect/loop.h"
+#include "redirect/notes.h"
 #include "redirect/takeover.h"
 #include "redirect/workers.h"
 
@@ -89,6 +90,11 @@ struct daemon {
 
     int admin; /* listener of the admin endpoint, or -1 */
     struct addr admin_address;
+
+    struct list notes; /* that the audit log has not got yet (notes.c) */
+    unsigned note_count;
+    uint32_t reload_user; /* who ordered the load under way */
+    uint32_t signal_user; /* who sent the latest signal */
 
     bool announced; /* READY=1 was said */
     bool draining;
@@ -160,6 +166,7 @@ void daemon_admin_take(struct daemon *daemon, const struct config_snapshot *snap
 
 /* enrolment.c */
 const struct acl_policy *enrolment_policy(const struct enrolment *enrolment);
+void enrolment_note(const struct enrolment *enrolment, enum channel_note_kind kind, uint32_t user); /* for the audit log */
 /* Takes over both descriptors (pidfd may be -1). Answers the client when it is served, or why not. */
 void enrolment_start(struct daemon *daemon, const struct state_record *record, int netns, int pidfd, struct client *client);
 void enrolment_adopt(const struct state_record *record, void *daemon);
@@ -262,6 +269,7 @@ void api_close(struct daemon *daemon); /* nobody new */
 void api_finish(struct daemon *daemon);
 struct daemon *client_daemon(const struct client *client);
 const char *client_who(const struct client *client); /* "uid 0" */
+uint32_t client_user(const struct client *client);   /* the uid; NOTE_NOBODY without a client */
 
 /* runtime.c */
 /* At the start: what was changed before, from the state folder, laid over the snapshot. */

@@ -34,6 +34,16 @@
 static void leave(struct enrolment *enrolment, bool remove_rules);
 static void leave_next(struct enrolment *enrolment);
 
+void enrolment_note(const struct enrolment *e, enum channel_note_kind kind, uint32_t user)
+{
+    notes_add(e->daemon, &(struct channel_note){.kind = kind,
+                                                .user = user,
+                                                .id = e->record.id,
+                                                .name = e->record.name,
+                                                .policy = acl_policy_name(enrolment_policy(e)),
+                                                .text = e->record.attached ? "attached" : "sealed"});
+}
+
 const struct acl_policy *enrolment_policy(const struct enrolment *enrolment)
 {
     const struct state_record *who = &enrolment->record;
@@ -478,6 +488,7 @@ static void pidfd_ready(struct watch *watch, uint32_t events)
     struct enrolment *e = list_entry(watch, struct enrolment, pidfd_watch);
     (void)events;
     log_info("%s has ended", e->record.id);
+    enrolment_note(e, NOTE_ENDED, NOTE_NOBODY);
     snprintf(e->failure, sizeof(e->failure), "the container's first process has ended");
     e->outcome = ESRCH;
     if (!sharing_keeps(e))
@@ -487,6 +498,7 @@ static void pidfd_ready(struct watch *watch, uint32_t events)
 void enrolment_vanished(struct enrolment *e)
 {
     log_info("the network namespace of %s, %s, is gone", e->record.id, e->record.path);
+    enrolment_note(e, NOTE_ENDED, NOTE_NOBODY);
     snprintf(e->failure, sizeof(e->failure), "its network namespace is gone");
     e->outcome = ESRCH;
     if (!sharing_keeps(e))
@@ -670,6 +682,8 @@ static void served(struct enrolment *e)
     if (e->coming)
         e->client = NULL;
     e->coming = false;
+    if (client)
+        enrolment_note(e, NOTE_ENROLLED, client_user(client));
     if (warn)
         log_warning("%s may reconfigure its network (CAP_NET_ADMIN) and has a link of its own: it can leave past the gateway",
                     e->record.id);
@@ -853,6 +867,7 @@ void enrolment_leave(struct enrolment *e, bool remove_rules)
 void enrolment_withdraw(struct enrolment *e, struct client *client)
 {
     struct client *waiting = e->client;
+    enrolment_note(e, NOTE_WITHDRAWN, client_user(client));
     if (sharing_keeps(e)) {
         client_answer(client, json_pack("{s:b}", "withdrawn", 1));
         return;

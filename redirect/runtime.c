@@ -205,6 +205,33 @@ static void log_change(const struct daemon *d, const struct override_change *cha
              *what ? " " : "", what, rest, config_version(d->snapshot));
 }
 
+#define NOTED_RULES_MAX 64 /* of one change; of more the audit log has their number, and the state folder the rules */
+
+/* For the audit log: each rule by itself. */
+static void note_change(struct daemon *d, uint32_t user, const struct override_change *change)
+{
+    static const enum channel_note_kind kinds[][2] = {[OVERRIDE_ALLOW] = {NOTE_ALLOW, NOTE_ALLOW_REMOVED},
+                                                      [OVERRIDE_DENY] = {NOTE_DENY, NOTE_DENY_REMOVED},
+                                                      [OVERRIDE_SET] = {NOTE_SET, NOTE_SET_REMOVED},
+                                                      [OVERRIDE_FORGET] = {NOTE_FORGET, NOTE_FORGET}};
+    const struct enrolment *e = change->of_policy ? NULL : enrolment_find_named(d, change->target);
+    char many[64];
+    struct channel_note note = {.kind = kinds[change->verb][change->remove],
+                                .user = user,
+                                .id = change->of_policy ? NULL : e ? e->record.id : change->target,
+                                .name = e ? e->record.name : NULL,
+                                .policy = change->of_policy ? change->target : change->policy};
+    snprintf(many, sizeof(many), "%zu rules", change->count);
+    if (change->count > NOTED_RULES_MAX)
+        note.text = many;
+    if (change->count == 0 || note.text)
+        notes_add(d, &note);
+    for (size_t i = 0; i < change->count && !(note.text == many); i++) {
+        note.text = change->rules[i];
+        notes_add(d, &note);
+    }
+}
+
 /* Not in force yet: the workers are told, and the rulesets are changed. */
 static void await(struct daemon *d, struct client *client, json_t *answer)
 {
@@ -277,8 +304,10 @@ static void make_change(struct client *client, const struct override_change *cha
     const char *warning = still_denied(d, change, text, sizeof(text));
     if (warning)
         json_object_set_new(answer, "warning", json_string(warning));
-    if (changed)
+    if (changed) {
         log_change(d, change);
+        note_change(d, client_user(client), change);
+    }
     if (changed)
         await(d, client, answer);
     else
@@ -304,10 +333,13 @@ static void forget_gone(struct client *client)
     } else {
         json_t *answer =
             json_pack("{s:b, s:s}", "changed", changed, "policy_version", config_version(d->snapshot));
-        if (changed)
+        if (changed) {
+            notes_add(d, &(struct channel_note){
+                             .kind = NOTE_FORGET, .user = client_user(client), .text = "of all containers that are gone"});
             await(d, client, answer);
-        else
+        } else {
             client_answer(client, answer);
+        }
     }
     if (r == 0 || changed)
         overrides_unref(next);

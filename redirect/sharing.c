@@ -44,6 +44,7 @@ static void joined(struct enrolment *e, const struct enrolment *first)
     struct client *client = e->client;
     e->client = NULL;
     e->coming = false;
+    enrolment_note(e, NOTE_ENROLLED, client_user(client));
     client_answer(client, json_pack("{s:s, s:s}", "policy", acl_policy_name(enrolment_policy(first)),
                                     "shares", first->record.id));
 }

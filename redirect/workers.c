@@ -118,7 +118,7 @@ static bool is_quiet(const struct daemon_worker *w)
 
 bool workers_are_quiet(const struct daemon *d)
 {
-    bool quiet = workers_have_config(d);
+    bool quiet = workers_have_config(d) && list_empty(&d->notes);
     for (unsigned i = 0; i < d->worker_count; i++)
         quiet &= is_quiet(&d->workers[i]);
     return quiet;
@@ -164,7 +164,8 @@ static int feed(struct daemon_worker *w)
             return r;
         list_remove(&e->unsent_link);
     }
-    return networks_feed(w);
+    r = networks_feed(w);
+    return r < 0 ? r : notes_feed(w);
 }
 
 void workers_feed_one(struct daemon_worker *w)
@@ -249,11 +250,12 @@ static void answered(struct daemon_worker *w, const struct channel_message *mess
     int code = message->type == CHANNEL_READY ? 0 : message->code ? message->code : EIO;
     if (heir_worker_answered(w, message->serial))
         return;
-    if (pulse_answered(&w->pulse, message->serial))
+    if (pulse_answered(&w->pulse, message->serial) || notes_answered(w, message->serial))
         return;
     if (message->serial == w->ping_serial) {
         begin_pulse(w);
         w->ready = true;
+        workers_feed_one(w); /* notes wait for it */
         if (workers_are_ready(d))
             predecessor_commit(d);
         daemon_maybe_announce(d);
@@ -403,6 +405,7 @@ void workers_died(struct daemon_worker *w, int status)
     d->worker_restarts++;
     metric_add(&d->options->metrics->worker_restarts, 1);
     forget_captures(w);
+    notes_worker_died(w);
     w->config_serial = 0;
     config_known(w);
     runtime_worker_died(w);

@@ -194,7 +194,7 @@ def flatten(value, prefix=""):
 
 
 class Audit(list):
-    """The events of one run, in order. Reading them checks what must hold for every log."""
+    """The events of one run, in order, but for changes of the gateway, which are apart. Reading them checks what must hold for every log."""
 
     @classmethod
     def read(cls, path, complete=True):
@@ -206,6 +206,8 @@ class Audit(list):
             except json.JSONDecodeError:
                 if complete:
                     raise  # while it is written, or when its writer was killed, a line may be torn
+        audit.all, audit.changes = list(audit), [event for event in audit if event["event.category"] == ["configuration"]]
+        audit[:] = [event for event in audit if event["event.category"] != ["configuration"]]
         assert not re.search(rb"[\x00-\x09\x0b-\x1f\x7f-\xff]", text), "bytes in the audit log that are not plain ASCII"
         if complete:
             assert text == b"" or text.endswith(b"\n"), "the last audit line was cut"
@@ -225,8 +227,10 @@ class Audit(list):
             assert event["event.outcome"] in ("success", "failure"), event
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", event["@timestamp"]), event
             assert event["ecs.version"] and event["observer.name"] == "sallyport", event
-        for worker in {event.get("sallyport.worker") for event in self}:
-            numbers = [event["event.sequence"] for event in self if event.get("sallyport.worker") == worker]
+        for event in self.changes:
+            assert event["event.outcome"] in ("success", "failure") and event["event.action"] and event["rule.version"], event
+        for worker in {event.get("sallyport.worker") for event in self.all}:
+            numbers = [event["event.sequence"] for event in self.all if event.get("sallyport.worker") == worker]
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), f"a gap: {numbers}"
         begun = {event["event.id"] for event in self if event["event.action"] == "flow-allowed"}
         ended = [event["event.id"] for event in self if event["event.action"] == "flow-ended"]
