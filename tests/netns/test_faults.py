@@ -19,7 +19,7 @@ import pytest
 
 from daemon import Gateway
 from gateway_fixtures import gateway, make_gateway  # noqa: F401
-from lab import NAME_SERVER, wait_until
+from lab import NAME_SERVER, missing_programs, wait_until
 from network import Bridge
 
 KINDS = ["memory", "socket", "accept4", "connect", "sendmsg", "recvmsg", "sendto", "recvfrom", "read", "write", "writev", "splice", "pipe2",
@@ -453,6 +453,113 @@ def test_state_files_as_a_power_cut_leaves_them(make_gateway):
         assert hurt.curl("https://allowed.example/").returncode == 0
         assert not list(gateway.state.glob("*.new"))
         assert record.exists()
+
+
+OPERATION = re.compile(r"^\d+ +(openat|write|renameat|unlinkat|fsync|sendmsg|sendto)\((.*)\) += (\d+)(?:<(.*)>)?$")
+
+
+def operations(trace, folder):
+    """What was done to the state folder, in order, and when somebody got an answer: (what, name, more)."""
+    for line in trace.read_text(errors="replace").splitlines():
+        found = OPERATION.match(line)
+        if not found:
+            continue
+        call, arguments, _, path = found.groups()
+        names = re.findall(r'"((?:[^"\\]|\\.)*)"', arguments)
+        at = re.match(r"\d+<([^>]*)>", arguments)
+        where = at[1] if at else ""
+        if call == "openat" and where == str(folder) and "O_CREAT" in arguments:
+            yield "create", names[0], None
+        elif call == "write" and where.startswith(f"{folder}/"):
+            yield "write", os.path.basename(where), names[0].encode().decode("unicode_escape").encode("latin-1")
+        elif call == "renameat" and where == str(folder):
+            yield "rename", names[0], names[1]
+        elif call == "unlinkat" and where == str(folder):
+            yield "unlink", names[0], None
+        elif call == "fsync" and where == str(folder):
+            yield "sync folder", None, None
+        elif call == "fsync" and where.startswith(f"{folder}/"):
+            yield "sync", os.path.basename(where), None
+        elif call.startswith("send") and any("changed" in name for name in names):
+            yield "answer", None, None
+
+
+class Disk:
+    """A folder as a file system that keeps nothing it was not told to sync, or any part of it."""
+
+    def __init__(self):
+        self.names, self.kept = {}, {}  # name → file, in memory and for good; a file is [bytes, bytes that were synced]
+
+    def do(self, what, name, more):
+        if what == "create":
+            self.names[name] = [b"", b""]
+        elif what == "write":
+            self.names[name][0] += more
+        elif what == "rename":
+            self.names[more] = self.names.pop(name)
+        elif what == "unlink":
+            self.names.pop(name, None)
+        elif what == "sync":
+            self.names[name][1] = self.names[name][0]
+        elif what == "sync folder":
+            self.kept = dict(self.names)
+
+    def after_the_cut(self):
+        """The folders that may be found: all of it, names without their bytes, half the bytes, and nothing but what was synced."""
+        everything = {name: file[0] for name, file in self.names.items()}
+        no_bytes = {name: file[1] for name, file in self.names.items()}
+        half = {name: file[0][:max(len(file[1]), len(file[0]) // 2)] for name, file in self.names.items()}
+        zeros = {name: file[1] or bytes(len(file[0])) for name, file in self.names.items()}
+        strict = {name: file[1] for name, file in self.kept.items()}
+        return [everything, no_bytes, half, zeros, strict]
+
+
+def test_the_order_of_what_is_written_survives_a_power_cut(make_gateway):
+    """Every prefix of what a gateway did to its state folder, with and without what was not synced: the next one starts, has every change
+    that was answered, no half of one, and nothing of containers that are gone with the machine's memory."""
+    if missing_programs("strace"):
+        pytest.skip("not installed: strace")
+    gateway = make_gateway(POLICY, start=False)
+    trace, plain = gateway.folder / "trace", gateway.command
+    gateway.command = lambda: ["strace", "-y", "-qq", "-s", "65536", "-o", str(trace), "-f", "-e",
+                               "trace=openat,write,renameat,unlinkat,fsync,sendmsg,sendto", "--", *plain()]
+    [main] = [line for line in gateway.start(wait=False).await_notice("READY=1") if line.startswith("MAINPID=")]
+    boxes = [gateway.container("--policy", "agents") for _ in range(2)]
+    rules = [f"late{number}.example" for number in range(4)]
+    gateway.told("allow", boxes[0].id, rules[0])
+    gateway.told("allow", "--policy", "agents", rules[1])
+    gateway.told("withdraw", boxes[1].id)
+    gateway.told("deny", "--policy", "agents", rules[2])
+    gateway.told("allow", boxes[0].id, rules[3])
+    os.kill(int(main.partition("=")[2]), signal.SIGTERM)
+    assert gateway.process.wait(20) == 0
+    done = list(operations(trace, gateway.state))
+    assert [what for what, *_ in done].count("answer") == len(rules) and ("rename", f"{boxes[0].id}.new", f"{boxes[0].id}.json") in done, done
+
+    boot = gateway.folder / "boot"
+    boot.write_text("11111111-2222-3333-4444-555555555555\n")
+    gateway.command = lambda: ["unshare", "--mount", "sh", "-c",
+                               f'mount --bind {boot} /proc/sys/kernel/random/boot_id && exec "$@"', "sh", *plain()]
+    disk, answered, seen = Disk(), 0, set()
+    for operation in done:
+        answered += operation[0] == "answer"
+        disk.do(*operation)
+        for files in disk.after_the_cut():
+            state = (answered, *sorted(files.items()))
+            if state in seen:
+                continue
+            seen.add(state)
+            for old in gateway.state.iterdir():
+                old.unlink()
+            for name, data in files.items():
+                (gateway.state / name).write_bytes(data)
+            gateway.start()
+            text = (gateway.state / "changes.yaml").read_text() if (gateway.state / "changes.yaml").exists() else ""
+            assert [rule for rule in rules if rule in text] in (rules[:answered], rules[:answered + 1]), (operation, files)
+            assert gateway.told("ps") == [] and not [*gateway.state.glob("*.json"), *gateway.state.glob("*.new")], (operation, files)
+            gateway.process.kill()
+            gateway.process.wait()
+    assert len(seen) > 20
 
 
 # --- clocks, disks, name servers --------------------------------------------------------------------------------------
