@@ -160,6 +160,13 @@ static json_t *ask(const struct command *self, const struct request_options *o, 
     return request_ask(self, o->control, o->json, request, fds, count, ret_status);
 }
 
+static void print_warning(const struct command *self, const json_t *answer)
+{
+    const char *warning = json_string_value(json_object_get(answer, "warning"));
+    if (warning)
+        fprintf(stderr, "sallyport %s: warning: %s\n", self->name, warning);
+}
+
 /* ---- enroll ---- */
 
 static bool read_pid(const char *text, pid_t *ret)
@@ -225,9 +232,7 @@ static int enroll(const struct command *self, int argc, char **argv)
     fd_close(&fds[1]);
     if (!answer)
         return status;
-    const char *warning = json_string_value(json_object_get(answer, "warning"));
-    if (warning)
-        fprintf(stderr, "sallyport enroll: warning: %s\n", warning);
+    print_warning(self, answer);
     if (o.json)
         request_print_json(answer);
     else
@@ -238,27 +243,37 @@ static int enroll(const struct command *self, int argc, char **argv)
 
 /* ---- the others ---- */
 
+/* The answer to a command with the common options, and a container's id where `about` says so. NULL: it ends with *ret_status. */
+static json_t *ask_plainly(const struct command *self, int argc, char **argv, const char *what, bool about,
+                           struct request_options *o, int *ret_status)
+{
+    *ret_status = read_options(self, argc, argv, false, about, o);
+    if (*ret_status != EXIT_YES)
+        return NULL;
+    if (o->help) {
+        *ret_status = command_help(self);
+        return NULL;
+    }
+    json_t *request = about ? json_pack("{s:s, s:s}", "do", what, "id", argv[optind]) : json_pack("{s:s}", "do", what);
+    return ask(self, o, request, NULL, 0, ret_status);
+}
+
 /* Commands that say one word about one container. */
 static int about_one(const struct command *self, int argc, char **argv)
 {
     struct request_options o = {0};
-    int status = read_options(self, argc, argv, false, 1, &o);
-    if (status != EXIT_YES)
-        return status;
-    if (o.help)
-        return command_help(self);
-    const char *id = argv[optind];
-    json_t *answer = ask(self, &o, json_pack("{s:s, s:s}", "do", self->name, "id", id), NULL, 0, &status);
+    int status;
+    json_t *answer = ask_plainly(self, argc, argv, self->name, true, &o, &status);
     if (!answer)
         return status;
     if (o.json)
         request_print_json(answer);
     else if (!strcmp(self->name, "verify"))
-        printf("%s is captured, its rules are in force, and it is served\n", id);
+        printf("%s is captured, its rules are in force, and it is served\n", argv[optind]);
     else if (json_is_true(json_object_get(answer, "withdrawn")))
-        printf("%s is withdrawn\n", id);
+        printf("%s is withdrawn\n", argv[optind]);
     else
-        printf("nothing was enrolled as %s\n", id);
+        printf("nothing was enrolled as %s\n", argv[optind]);
     json_decref(answer);
     return EXIT_YES;
 }
@@ -291,12 +306,8 @@ static void print_table(const json_t *containers)
 static int ps(const struct command *self, int argc, char **argv)
 {
     struct request_options o = {0};
-    int status = read_options(self, argc, argv, false, 0, &o);
-    if (status != EXIT_YES)
-        return status;
-    if (o.help)
-        return command_help(self);
-    json_t *answer = ask(self, &o, json_pack("{s:s}", "do", "list"), NULL, 0, &status);
+    int status;
+    json_t *answer = ask_plainly(self, argc, argv, "list", false, &o, &status);
     if (!answer)
         return status;
     if (o.json)
@@ -310,20 +321,15 @@ static int ps(const struct command *self, int argc, char **argv)
 static int reload(const struct command *self, int argc, char **argv)
 {
     struct request_options o = {0};
-    int status = read_options(self, argc, argv, false, 0, &o);
-    if (status != EXIT_YES)
-        return status;
-    if (o.help)
-        return command_help(self);
-    json_t *answer = ask(self, &o, json_pack("{s:s}", "do", "reload"), NULL, 0, &status);
+    int status;
+    json_t *answer = ask_plainly(self, argc, argv, "reload", false, &o, &status);
     if (!answer)
         return status;
     if (o.json)
         request_print_json(answer);
     else
         printf("policy %s is in force\n", text_of(answer, "policy_version"));
-    if (*text_of(answer, "warning"))
-        fprintf(stderr, "sallyport reload: warning: %s\n", text_of(answer, "warning"));
+    print_warning(self, answer);
     json_decref(answer);
     return EXIT_YES;
 }
@@ -331,12 +337,8 @@ static int reload(const struct command *self, int argc, char **argv)
 static int upgrade(const struct command *self, int argc, char **argv)
 {
     struct request_options o = {0};
-    int status = read_options(self, argc, argv, false, 0, &o);
-    if (status != EXIT_YES)
-        return status;
-    if (o.help)
-        return command_help(self);
-    json_t *answer = ask(self, &o, json_pack("{s:s}", "do", "upgrade"), NULL, 0, &status);
+    int status;
+    json_t *answer = ask_plainly(self, argc, argv, "upgrade", false, &o, &status);
     if (!answer)
         return status;
     if (o.json)

@@ -178,6 +178,8 @@ def test_a_reload_judges_new_and_live_flows(gateway):
     gateway.write_policy("policies: {agents: {allow: [allowed.example, denied.example]}}\n")
     before = gateway.status()
     assert gateway.told("reload")["policy_version"] != before["policy_version"]
+    again = gateway.ask("reload")
+    assert (again.stdout, again.stderr) == (f"policy {gateway.status()['policy_version']} is in force\n", "")
     assert gateway.status()["worker"] == before["worker"], "the worker that serves the flows is still the same"
     assert ask_again(kept) == "HTTP/1.1 200 OK"
     assert ask_again(cut) in ("ConnectionResetError", "SSLEOFError", "BrokenPipeError")
