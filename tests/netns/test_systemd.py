@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 import machine
-from lab import NAME_SERVER, TIMEOUT, wait_until
+from lab import NAME_SERVER, TIMEOUT, missing_programs, wait_until
 from network import Bridge
 from origins import address
 from package_fixtures import package  # noqa: F401
@@ -129,6 +129,7 @@ def test_a_monitor_that_hangs_is_replaced(agents):
     folder = "/run/systemd/system/sallyport.service.d"
     agents.ok("sh", "-c", f"mkdir -p {folder} && printf '[Service]\\nWatchdogSec=1s\\n' >{folder}/impatient.conf && "
               "systemctl daemon-reload && systemctl restart sallyport")
+    agents.ok("sallyport", "upgrade")  # who took over is watched as well
     restarts = agents.show("NRestarts")
     os.kill(main(agents), signal.SIGSTOP)
     await_restart(agents, restarts)
@@ -177,6 +178,17 @@ def test_removed_and_purged_nothing_is_left(agents):
     assert not left
 
 
+def test_logrotate_has_the_audit_log_opened_anew(agents):
+    if missing_programs("logrotate"):
+        pytest.skip("not installed: logrotate (scripts/install-deps package)")
+    assert served(agents.box)
+    before = os.stat(agents.path(AUDIT)).st_ino
+    agents.ok("logrotate", "--force", "/etc/logrotate.d/sallyport")
+    wait_until(lambda: os.path.exists(agents.path(AUDIT)) and os.stat(agents.path(AUDIT)).st_ino != before, "a new audit log")
+    assert os.stat(agents.path(AUDIT + ".1")).st_ino == before and served(agents.box)
+    wait_until(lambda: '"flow-allowed"' in agents.ok("cat", AUDIT), "the flow in the new one")
+
+
 # --- what the unit forbids must be nothing that is needed --------------------------------------------------------------
 
 def test_ports_below_1024_are_published(agents):
@@ -203,9 +215,10 @@ def test_a_namespace_by_its_path_and_refused_packets_with_a_reason(agents):
     wait_until(lambda: '"port_denied"' in agents.ok("cat", AUDIT), "the refused packet in the log")
 
 
-def test_api_metrics_and_a_watched_file(agents):
-    write(agents, POLICY.replace("jsonl}", "jsonl}, admin: {listen: 127.0.0.1:9464}, watch: true"))
+def test_api_metrics_a_watched_file_and_several_workers(agents):
+    write(agents, POLICY.replace("jsonl}", "jsonl}, admin: {listen: 127.0.0.1:9464}, watch: true, workers: 2"))
     agents.ok("systemctl", "restart", "sallyport")
+    assert served(agents.box)
     health = ["curl", "-sS", "--unix-socket", "/run/sallyport/api.sock", "http://localhost/healthz"]
     assert agents.run(*health).returncode == 0
     assert "sallyport_containers 1" in agents.ok("curl", "-sS", "http://127.0.0.1:9464/metrics")
