@@ -10,10 +10,10 @@ Works:
                 told that the names do not exist, and log nothing)
     memory      what 100 000 cached names take
 
-Each subject is asked from inside a namespace, at an address of nobody, by a redirect to the subject's socket there: that is
-how containers ask Sallyport. Sallyport's is a sealed container under its own ruleset, whose questions the gateway answers
-from outside; dnsmasq and unbound, which take no sockets from others, run inside with the redirect alone and a link to the
-outside. The subject has one CPU to itself, dnsperf and the server behind share the other. Sallyport judges every question
+Each subject is asked from inside a namespace, at the same address, without NAT or connection tracking for any of them.
+Sallyport's is a sealed container under its own ruleset, where that address is nobody's, and whose questions the gateway answers
+from outside; dnsmasq and unbound, which take no sockets from others, run inside, listen at that very address, and have no rules at
+all and a link to the outside. The subject has one CPU to itself, dnsperf and the server behind share the other. Sallyport judges every question
 by a policy, guards and remembers every address, and counts the container's rate; the others do none of it.
 
 What is counted: CPU time of the subject's process tree for a question, as the scheduler counted it, and dnsperf's questions a
@@ -41,8 +41,7 @@ from load import cpu_busy_seconds  # noqa: E402
 from load_lab import LoadLab, cpu_seconds, pinned, tune, user_kib  # noqa: E402
 from series import Failure, machine, quantile  # noqa: E402
 
-ASKED = "10.0.2.3"  # nobody's address
-OWN_PORT = 15053    # of the peers, inside
+ASKED = "10.0.2.3"  # nobody's address in the sealed container, the peers' own beside them
 ZONE = "bench.example"
 TITLES = {"cached": "Cached: 1 000 names, asked for before", "forwarded": "Forwarded: names that nobody asked for before",
           "refused": "Refused: names that are not allowed"}
@@ -89,11 +88,7 @@ class _Peer:
     def __init__(self, lab):
         self.lab = lab
         _, self.clients = lab.way(forwards=True)
-        # What goes to the server behind is not tracked: Sallyport's does not come by rules that need it either.
-        self.clients.run("nft", "-f", "-", input=f"table ip bench {{ chain out {{ type nat hook output priority -100; "
-                         f"ip daddr {ASKED} udp dport 53 redirect to :{OWN_PORT}; }}; "
-                         f"chain away {{ type filter hook output priority -300; ip daddr {NAME_SERVER} notrack; }}; "
-                         f"chain back {{ type filter hook prerouting priority -300; ip saddr {NAME_SERVER} notrack; }}; }}")
+        self.clients.run("ip", "addr", "add", f"{ASKED}/32", "dev", "lo")
         self.complaints = lab.folder / f"{self.name}.err"
         with open(self.complaints, "w") as file:
             self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *self.clients.enter(pinned(lab.subject_cpu, self.command()))],
@@ -113,7 +108,7 @@ class Dnsmasq(_Peer):
 
     def command(self):
         return ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=", "--no-resolv", "--no-hosts",
-                "--no-poll", "--listen-address=127.0.0.1", f"--port={OWN_PORT}", "--cache-size=400000", "--dns-forward-max=10000",
+                "--no-poll", f"--listen-address={ASKED}", "--bind-interfaces", "--cache-size=400000", "--dns-forward-max=10000",
                 f"--server=/{ZONE}/{NAME_SERVER}", "--local=/denied.example/"]
 
 
@@ -124,7 +119,7 @@ class Unbound(_Peer):
         config = self.lab.folder / "unbound.conf"
         config.write_text(f"""
 server:
-  interface: 127.0.0.1@{OWN_PORT}
+  interface: {ASKED}
   num-threads: 1
   username: ""
   chroot: ""
