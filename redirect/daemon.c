@@ -536,7 +536,7 @@ void daemon_maybe_announce(struct daemon *d)
     notify("READY=1\nMAINPID=%d\nSTATUS=policy %s, %u containers", (int)getpid(), config_version(d->snapshot), d->count);
 }
 
-/* Eight descriptors a container. */
+/* Ten descriptors a container, two more where there are rules for UDP. */
 static void raise_descriptor_limit(void)
 {
     struct rlimit limit;

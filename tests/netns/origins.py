@@ -53,6 +53,7 @@ ODD_ANSWERS = {
     "uplink.example": ["198.19.0.2"],                     # the gateway's own machine
     "nowhere.example": ["198.18.66.1"],
     "many.example": [f"198.18.8.{n}" for n in range(1, 60)],  # too long for a UDP answer of 512 bytes
+    "crowd.example": [f"2001:db8:5a11::8:{n:x}" for n in range(1, 65)],  # too long for a packet of an Ethernet
 }
 # HTTPS records, as RDATA: priority 1, target ".", alpn h3 and h2, a hint, ech; the second hints at a private place.
 SERVICES = {

@@ -15,6 +15,14 @@ def test_allowed_names_are_answered_whoever_is_asked(lab, transport, server):
     assert run.out.split() == ["198.18.1.1"]
 
 
+@pytest.mark.parametrize("own, server", [("127.0.0.1#5300", "127.0.0.53"), ("10.0.2.100#53", "192.0.2.1"), ("10.0.2.100", "127.0.0.53"),
+                                         ("127.0.0.9", "10.0.2.3"), ("fd00::100#53", "2001:db8:5a11::9:9"), ("::1", "::1")])
+def test_the_answer_comes_from_whom_was_asked_wherever_the_client_asks_from(lab, own, server):
+    """A client's own port 53 is no name server's."""
+    run = lab.exec([*DIG, "+notcp", "+short", "-b", own, f"@{server}", "allowed.example", "A", "denied.example", "A"], **ALLOWED).ok()
+    assert run.out.split() == ["198.18.1.1"] and "unexpected source" not in run.out + run.err
+
+
 @pytest.mark.smoke
 @pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
 @pytest.mark.parametrize("kind", ["A", "AAAA", "HTTPS", "TXT", "NULL", "ANY", "PTR"])
@@ -63,6 +71,12 @@ def test_an_alias_leads_to_its_name(lab):
 def test_a_long_answer_comes_over_tcp(lab):
     run = lab.exec([*DIG, "+short", "+noedns", "many.example"], allow=["many.example"]).ok()
     assert len(run.out.split()) == 59
+
+
+@pytest.mark.parametrize("server", ["10.0.2.3", "fd00::3", "127.0.0.53"])
+def test_a_long_answer_comes_over_udp_to_who_has_room_for_it(lab, server):
+    run = lab.exec([*DIG, "+notcp", "+ignore", "+bufsize=4096", f"@{server}", "crowd.example", "AAAA"], allow=["crowd.example"]).ok()
+    assert "ANSWER: 64" in run.out and "(UDP)" in run.out and int(run.out.split("rcvd: ")[1]) > 1800
 
 
 @pytest.mark.parametrize("name", ["loopback.example", "private.example", "metadata.example"])

@@ -160,7 +160,7 @@ def test_a_store_that_is_not_whole_is_made_whole(managed, spoil):
     for one in (box, other):
         assert one.curl("https://allowed.example/").returncode == 0
         assert managed.ask("verify", one.id).returncode == 0
-    wait_until(lambda: [name for name, _ in managed.store].count(kept(box)) == 7, "all of its sockets in the store")
+    wait_until(lambda: [name for name, _ in managed.store].count(kept(box)) == 9, "all of its sockets in the store")
 
 
 def test_rules_that_were_changed_meanwhile_are_made_anew(managed):
