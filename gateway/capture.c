@@ -228,6 +228,9 @@ static void packet_denied(const struct nflog_event *packet, void *arg)
         return;
     }
     uint32_t missed = capture->packets_seen ? packet->sequence - capture->packets_next : 0;
+    if (missed > INT32_MAX) /* echo requests were among what count_lost() took for these */
+        missed = 0;
+    capture->packets_lost += missed;
     if (capture->packets_seen) /* the first ones were the self-test's; modulo 2^32, as the kernel counts */
         capture->packets_left_out += missed;
     capture->packets_seen = true;
@@ -243,13 +246,32 @@ static void packet_denied(const struct nflog_event *packet, void *arg)
         capture->packets_left_out++;
 }
 
+/* The log is empty: what was lost behind the last packet in it shows in no sequence, but the socket has counted it. */
+static void count_lost(struct capture *capture, int fd)
+{
+    uint32_t behind = nflog_lost(fd) - capture->packets_lost;
+    capture->packets_losing = false;
+    if (behind == 0 || behind > INT32_MAX)
+        return;
+    capture->packets_lost += behind;
+    capture->packets_next += behind;
+    capture->packets_left_out += behind;
+    metric_add(&capture->worker->metrics->packets_denied, behind);
+}
+
 static void nflog_ready(struct poll_handle *handle, uint32_t events)
 {
     struct capture_listener *listener = list_entry(handle, struct capture_listener, poll);
+    struct capture *capture = listener->capture;
     (void)events;
-    for (int i = 0; i < ACCEPT_BATCH; i++)
-        if (nflog_read(handle->fd, packet_denied, listener->capture) == -EAGAIN)
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        int r = nflog_read(handle->fd, packet_denied, capture);
+        capture->packets_losing |= r == -ENOBUFS;
+        if (r == -EAGAIN && capture->packets_losing)
+            count_lost(capture, handle->fd);
+        if (r == -EAGAIN)
             return;
+    }
     poller_again(&listener->capture->worker->poller, handle);
 }
 
@@ -322,6 +344,7 @@ int capture_add(struct worker *worker, const struct channel_message *who, struct
             listener_add(capture, &capture->dns_tcp[family], &sockets->dns_tcp[family], dns_tcp_accept_ready);
     }
     r |= listener_add(capture, &capture->nflog, &sockets->nflog, nflog_ready);
+    capture->packets_lost = capture->nflog.poll.fd >= 0 ? nflog_lost(capture->nflog.poll.fd) : 0;
     capture->udp[0].poll.fd = capture->udp[1].poll.fd = capture->raw[0] = capture->raw[1] = -1;
     capture->udp[0].drained = capture->udp[1].drained = -1;
     r |= add_packet_sockets(capture, sockets);
@@ -391,6 +414,8 @@ void capture_tell_left_out(struct capture *capture)
 /* The flows must have ended before. */
 void capture_remove(struct capture *capture)
 {
+    if (capture->nflog.poll.fd >= 0)
+        count_lost(capture, capture->nflog.poll.fd);
     capture_tell_left_out(capture);
     capture_close(capture);
     fd_close(&capture->raw[0]);

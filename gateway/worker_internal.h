@@ -117,6 +117,8 @@ struct capture {
     unsigned flows_over_rate; /* refused one after the other */
     bool packets_seen;
     uint32_t packets_next;     /* sequence of the next logged packet */
+    uint32_t packets_lost;     /* of what the log's socket has lost, so many are counted, or were before our time */
+    bool packets_losing;       /* it has lost some since it was last empty */
     uint64_t packets_left_out; /* refused packets that no event has told of */
     struct dns_watch dns_watch;
     struct published *published; /* ports of the host that lead into it (inbound.h); NULL: none */

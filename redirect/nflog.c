@@ -21,6 +21,7 @@
 #include <libmnl/libmnl.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_log.h>
+#include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdalign.h>
@@ -297,4 +298,11 @@ int nflog_read(int fd, nflog_each_fn each, void *arg)
     if (from.nl_pid != 0) /* not the kernel: a process in the namespace may write to our port as well */
         return 0;
     return nflog_parse(buffer, (size_t)got, each, arg);
+}
+
+uint32_t nflog_lost(int fd)
+{
+    uint32_t memory[SK_MEMINFO_VARS] = {0};
+    socklen_t length = sizeof(memory);
+    return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &length) == 0 ? memory[SK_MEMINFO_DROPS] : 0;
 }

@@ -53,3 +53,6 @@ int nflog_parse(const void *bytes, size_t length, nflog_each_fn each, void *arg)
 /* Receives once and parses. Returns the number of events (0 is possible), -EAGAIN when nothing is there,
  * -ENOBUFS when packets were lost (read on; `sequence` tells how many), or another negative errno. */
 int nflog_read(int fd, nflog_each_fn each, void *arg);
+
+/* How many packets the socket has lost since it was made, modulo 2^32; 0 where the kernel does not say. */
+uint32_t nflog_lost(int fd);

@@ -1,4 +1,6 @@
 """One container at its limits: what it takes is its own, and the others are served."""
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,39 @@ def test_connection_tracking_of_a_container_is_its_own(make_gateway, how):
         assert conntrack(gateway.lab.host) <= host + 5
     finally:
         holder.kill()
+
+
+REFUSED = """import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+refused = 0
+for _ in range(int(sys.argv[1])):
+    try: s.sendto(b"x", ("198.18.1.1", 9999))
+    except OSError: refused += 1
+print(refused)
+"""
+
+
+def test_every_refused_packet_is_counted_though_the_kernel_lost_most_of_them(gateway):  # noqa: F811
+    """Also those that were lost behind the last one which was read: the log's socket has counted them."""
+    box = gateway.container("--policy", "agents")
+    worker, sent = gateway.worker(), 30000
+    os.kill(worker, signal.SIGSTOP)  # nobody reads meanwhile
+    try:
+        assert int(box.do("/usr/bin/python3", "-c", REFUSED, str(sent)).stdout) == sent
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+    def once_more():
+        """The next event tells of what was left out before it."""
+        nonlocal sent
+        box.do("/usr/bin/python3", "-c", REFUSED, "1")
+        sent += 1
+        return counted()
+
+    def counted():
+        packets = gateway.audit(complete=False).where(event_action="packet-denied")
+        return len([each for each in packets if "destination.ip" in each]) + sum(each.get("sallyport.left_out", 0) for each in packets)
+    wait_until(lambda: sent - 3 <= once_more() <= sent, "every packet in the log's account", 20)
+    assert gateway.worker() == worker
+    gateway.told("withdraw", box.id)
+    wait_until(lambda: counted() == sent, "all of them")
