@@ -2,6 +2,7 @@
 import collections
 import json
 import os
+import random
 import signal
 import threading
 
@@ -14,7 +15,7 @@ from network_fixtures import NETWORK_POLICY, bridge, capture  # noqa: F401
 from origins import address
 from test_admin import PLAIN
 from test_gateway_daemon import ask_again, hold_flow
-from test_gateway_upgrade import Load, await_elders, upgrade
+from test_gateway_upgrade import Foreign, Load, await_elders, upgrade
 
 TWO = ", workers: 2"
 
@@ -193,6 +194,47 @@ def test_an_upgrade_under_load_loses_nothing(gateway):
     await_elders(gateway, 0)
     numbers = [event["event.sequence"] for event in gateway.audit(complete=False)]
     assert len(numbers) == len(set(numbers)), "no number twice"
+
+
+def kill_if_there(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it had nothing left to do after the upgrade
+
+
+def upgrade_or_stay(gateway):
+    """Both are right when a worker dies meanwhile."""
+    before, done = gateway.process, gateway.ask("upgrade", "--json")
+    if done.returncode == 0:
+        assert before.wait(20) == 0
+        gateway.process = Foreign(json.loads(done.stdout)["monitor"])
+    else:
+        assert "the gateway that ran runs on" in done.stderr, done
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_worker_is_killed_at_any_instant_of_an_upgrade_a_reload_or_a_change(make_gateway, seed):
+    """Whatever comes of it: it is answered, all containers are served afterwards, and are shared out evenly still."""
+    chance = random.Random(seed)
+    gateway = make_gateway(settings=", workers: 3")
+    boxes = [gateway.container("--policy", "agents") for _ in range(6)]
+    for turn in range(8):
+        what = chance.choice(["upgrade", "upgrade", "reload", "deny"])
+        killer = threading.Timer(chance.random() * 0.06, kill_if_there, [chance.choice(gateway.workers())])
+        killer.start()
+        if what == "upgrade":
+            upgrade_or_stay(gateway)
+        elif what == "reload":
+            gateway.told("reload")
+        else:
+            gateway.told("deny", "--policy", "agents", f"number-{turn}.example")
+        killer.join()
+        wait_until(lambda: gateway.status()["ready"], f"it to be ready after {what}", 20)
+        for box in boxes:
+            assert box.curl("https://allowed.example/").returncode == 0, (turn, what, gateway.log())
+        assert [worker["captures"] for worker in gateway.status()["workers"]] == [2, 2, 2]
+    assert gateway.stop() == 0
 
 
 @pytest.mark.parametrize("before, after", [(1, 3), (3, 1), (2, 2)])
