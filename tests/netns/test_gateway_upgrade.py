@@ -14,7 +14,7 @@ import pytest
 from gateway_fixtures import POLICY, gateway, make_gateway  # noqa: F401
 from lab import TIMEOUT, wait_until
 from metrics import Endpoint, value
-from origins import address
+from origins import NAME_SERVER, address
 from service_manager import ManagedGateway
 from test_admin import PLAIN
 from test_gateway_daemon import ask_again, hold_flow
@@ -496,3 +496,62 @@ def test_taking_over_by_hand_fails_with_a_reason(gateway, options, hint):
     assert done.status == 1 and hint in done.err, done
     assert gateway.control.exists() and gateway.status()["monitor"] == gateway.process.pid
     assert box.curl("https://allowed.example/").returncode == 0
+
+
+class LateServer:
+    """A name server of several addresses that answers when it is told to; what is asked again meanwhile is answered as well."""
+
+    ADDRESSES = [f"198.18.0.{n}" for n in range(56, 60)]
+
+    def __init__(self, lab):
+        self.sockets = []
+        for one in self.ADDRESSES:
+            lab.internet.run("ip", "addr", "replace", f"{one}/32", "dev", "lo")
+            self.sockets.append(lab.internet.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            self.sockets[-1].bind((one, 53))
+
+    def await_question(self):
+        assert select.select(self.sockets, [], [], TIMEOUT)[0], "nobody asked"
+
+    def answer(self, answer):
+        for one in select.select(self.sockets, [], [], 0)[0]:
+            query, who = one.recvfrom(4096)
+            end = query.index(b"\0", 12) + 5  # of the question; an address of it follows, for a minute
+            one.sendto(query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + query[12:end] + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" +
+                       socket.inet_aton(answer), who)
+
+    def close(self):
+        for one in self.sockets:
+            one.close()
+
+
+@pytest.fixture
+def late(lab):
+    server = LateServer(lab)
+    yield server
+    server.close()
+
+
+def test_a_question_on_its_way_is_answered_by_the_old_worker(make_gateway, late, family):
+    """It was put to the name server before the upgrade; the answer goes to who asked, from whom he asked."""
+    gateway = make_gateway("policies: {story: {allow: [allowed.example, \"198.18.7.0/24\"]}}\n", start=False)
+    gateway.config.write_text(gateway.config.read_text().replace(NAME_SERVER, ", ".join(late.ADDRESSES)))
+    gateway.start()
+    box = gateway.container("--policy", "story")
+    flow = box.start("python3", "-c", "import socket, sys; c = socket.create_connection(('198.18.7.1', 7002)); c.recv(9); "
+                     "print('held', flush=True); sys.stdin.read()")  # the old worker stays for its sake
+    assert flow.stdout.readline() == "held\n"
+    asked = {4: "192.0.2.7", 6: "2001:db8:5a11::9:7"}[family]
+    client = box.start("dig", "+tries=1", "+time=20", "+short", f"@{asked}", "allowed.example", "A")
+    try:
+        late.await_question()
+        upgrade(gateway)
+        assert gateway.status()["draining_workers"] == 1
+        while client.poll() is None:
+            late.answer("198.18.1.9")
+            select.select([client.stdout, *late.sockets], [], [], TIMEOUT)
+        out, err = client.communicate(timeout=TIMEOUT)
+        assert (out, err) == ("198.18.1.9\n", "")
+    finally:
+        client.kill()
+        flow.kill()
