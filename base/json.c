@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void put(struct json *j, const char *text, size_t length)
+static inline void put(struct json *j, const char *text, size_t length)
 {
     if (j->failed || length >= j->size - j->used) {
         j->failed = true;
@@ -19,19 +19,18 @@ static void put_text(struct json *j, const char *text)
     put(j, text, strlen(text));
 }
 
-static void open_value(struct json *j, const char *key)
+static void open_value(struct json *j, struct json_word key)
 {
-    size_t length = key ? strlen(key) : 0;
-    if (length + 4 >= j->size - j->used) { /* comma, quotes, colon */
+    if (key.length + 4 >= j->size - j->used) { /* comma, quotes, colon */
         j->failed = true;
         return;
     }
     char *at = j->text + j->used;
     if (j->comma)
         *at++ = ',';
-    if (key) {
+    if (key.text) {
         *at++ = '"';
-        at = (char *)memcpy(at, key, length) + length;
+        at = (char *)memcpy(at, key.text, key.length) + key.length;
         *at++ = '"';
         *at++ = ':';
     }
@@ -119,33 +118,20 @@ void json_begin(struct json *j, char *text, size_t size)
     *j = (struct json){.text = text, .size = size, .failed = size == 0};
 }
 
-void json_object(struct json *j, const char *key)
+void json_put_open(struct json *j, struct json_word key, char bracket)
 {
     open_value(j, key);
-    put(j, "{", 1);
+    put(j, &bracket, 1);
     j->comma = false;
 }
 
-void json_object_end(struct json *j)
+void json_put_close(struct json *j, char bracket)
 {
-    put(j, "}", 1);
+    put(j, &bracket, 1);
     j->comma = true;
 }
 
-void json_array(struct json *j, const char *key)
-{
-    open_value(j, key);
-    put(j, "[", 1);
-    j->comma = false;
-}
-
-void json_array_end(struct json *j)
-{
-    put(j, "]", 1);
-    j->comma = true;
-}
-
-void json_bytes(struct json *j, const char *key, const void *bytes, size_t length)
+void json_put_bytes(struct json *j, struct json_word key, const void *bytes, size_t length)
 {
     open_value(j, key);
     put(j, "\"", 1);
@@ -153,20 +139,21 @@ void json_bytes(struct json *j, const char *key, const void *bytes, size_t lengt
     put(j, "\"", 1);
 }
 
-void json_string(struct json *j, const char *key, const char *text)
-{
-    json_bytes(j, key, text, strlen(text));
-}
-
-void json_constant(struct json *j, const char *key, const char *text)
+void json_put_constant(struct json *j, struct json_word key, struct json_word text)
 {
     open_value(j, key);
-    put(j, "\"", 1);
-    put_text(j, text);
-    put(j, "\"", 1);
+    if (j->failed || text.length + 2 >= j->size - j->used) {
+        j->failed = true;
+        return;
+    }
+    char *at = j->text + j->used;
+    *at++ = '"';
+    at = (char *)memcpy(at, text.text, text.length) + text.length;
+    *at = '"';
+    j->used += text.length + 2;
 }
 
-void json_unsigned(struct json *j, const char *key, uint64_t value)
+void json_put_unsigned(struct json *j, struct json_word key, uint64_t value)
 {
     char digits[20], *at = digits + sizeof(digits);
     open_value(j, key);
@@ -176,10 +163,16 @@ void json_unsigned(struct json *j, const char *key, uint64_t value)
     put(j, at, (size_t)(digits + sizeof(digits) - at));
 }
 
-void json_bool(struct json *j, const char *key, bool value)
+void json_put_bool(struct json *j, struct json_word key, bool value)
 {
     open_value(j, key);
     put_text(j, value ? "true" : "false");
+}
+
+void json_put_members(struct json *j, struct json_word members)
+{
+    open_value(j, (struct json_word){0});
+    put(j, members.text, members.length);
 }
 
 ssize_t json_end(struct json *j)

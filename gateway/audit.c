@@ -44,7 +44,8 @@
 #define BLOCK_SIZE 65536
 #define QUEUE_MAX (1u << 20)
 #define RESERVE_MAX (1u << 18)
-#define SPARE_BLOCKS 2 /* kept when idle */
+#define SPARE_BLOCKS 4 /* kept when idle */
+#define GATHERED (4 * BLOCK_SIZE) /* does not wait for more */
 #define BATCH_BLOCKS 64
 #define GATHER_MS 5  /* an event waits so long for company */
 #define RETRY_MS 200 /* a file that cannot be written is tried again */
@@ -85,6 +86,7 @@ struct audit {
     bool regular;
     struct block *batch;
     size_t written; /* of the batch's first block */
+    bool busy;      /* there were events a moment ago: more are likely, so nobody needs to wake it for the first of them */
 };
 
 static struct timespec now_plus_ms(unsigned ms)
@@ -266,7 +268,7 @@ static void count(const struct audit *audit, const struct audit_event *event, in
 
 static bool writer_must_wake(struct audit *audit)
 {
-    if (!audit->idle && !(audit->gathering && audit->queued >= BLOCK_SIZE))
+    if (!audit->idle && !(audit->gathering && audit->queued >= GATHERED))
         return false;
     audit->idle = audit->gathering = false;
     return true;
@@ -383,7 +385,7 @@ static void use_next_fd(struct audit *audit)
 static void gather(struct audit *audit)
 {
     struct timespec until = now_plus_ms(GATHER_MS);
-    audit->gathering = audit->queued < BLOCK_SIZE;
+    audit->gathering = audit->queued < GATHERED;
     while (audit->gathering && !audit->stop && !audit->reopen)
         if (pthread_cond_timedwait(&audit->wake, &audit->lock, &until) == ETIMEDOUT)
             break;
@@ -421,7 +423,8 @@ static bool wait_for_batch(struct audit *audit)
             return false;
         if (audit->batch)
             return true;
-        if (audit->first) {
+        if (audit->first || audit->busy) {
+            audit->busy = audit->first != NULL;
             gather(audit);
             take_batch(audit);
             continue;
