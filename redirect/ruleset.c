@@ -31,13 +31,14 @@
  *
  *     chain streams { type filter hook prerouting priority -150
  *       meta l4proto tcp iif lo tcp flags & (syn | ack) != syn accept       of a connection that is up
+ *       iif != lo drop
  *       meta mark A accept                                                   answers of ours, one to port 53 among them
  *       meta nfproto ipv4 udp dport 53 tproxy ip to 127.0.0.1:P4 accept      (and tcp, and IPv6)
  *       udp dport 53 reject with icmpx port-unreachable                      our socket is gone
  *       <local> accept
  *       meta nfproto ipv4 tcp dport @ports tproxy ip to 127.0.0.1:P4 accept  (and IPv6)
  *       meta l4proto tcp reject with tcp reset                               our socket is gone }
- *     in input nothing but `iif lo accept`
+ *     no chain input: each hook costs every packet
  *     in output, in front:            meta l4proto tcp oif lo tcp flags & (syn | ack) != syn accept
  *                                     meta l4proto tcp oif lo tcp dport @ports accept
  *                                     meta l4proto udp oif lo udp dport 53 accept
@@ -102,10 +103,10 @@
 
 /* ---- matches of its own ---- */
 
-static void match_input_link(struct nft_batch *b, uint32_t link)
+static void match_input_link(struct nft_batch *b, uint32_t operation, uint32_t link)
 {
     nft_load_meta(b, NFT_META_IIF);
-    nft_compare(b, NFT_CMP_EQ, &link, sizeof(link));
+    nft_compare(b, operation, &link, sizeof(link));
 }
 
 /* ---- the chains ---- */
@@ -135,14 +136,13 @@ static void drop_rest(struct nft_batch *b, const char *chain)
     nft_rule_done(b, "dropping the rest");
 }
 
-static void put_input(struct nft_batch *b, const struct ruleset *ruleset)
+static void put_input(struct nft_batch *b)
 {
     nft_rule(b, "input");
-    match_input_link(b, LOOPBACK_LINK);
+    match_input_link(b, NFT_CMP_EQ, LOOPBACK_LINK);
     nft_verdict(b, NF_ACCEPT);
     nft_rule_done(b, "accepting what comes over lo");
-    if (!ruleset->transparent)
-        for_state(b, "input", NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED), NF_ACCEPT, "accepting answers");
+    for_state(b, "input", NFT_STATE(ESTABLISHED) | NFT_STATE(RELATED), NF_ACCEPT, "accepting answers");
     drop_rest(b, "input");
 }
 
@@ -296,6 +296,10 @@ static void catch_questions(struct nft_batch *b, const struct ruleset *ruleset)
 static void put_streams(struct nft_batch *b, const struct ruleset *ruleset)
 {
     accept_connected(b, "streams");
+    nft_rule(b, "streams");
+    match_input_link(b, NFT_CMP_NEQ, LOOPBACK_LINK);
+    nft_verdict(b, NF_DROP);
+    nft_rule_done(b, "dropping what comes by a link");
     catch_questions(b, ruleset);
     catch_stream(b, AF_INET, IPPROTO_TCP, DNS_PORT, ruleset->dns_tcp[0]);
     catch_stream(b, AF_INET6, IPPROTO_TCP, DNS_PORT, ruleset->dns_tcp[1]);
@@ -467,12 +471,13 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
         nft_table(b, NFT_MSG_DELTABLE, 0, "removing the old table");
     nft_table(b, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "adding the table");
     nft_chain(b, "forward", "filter", NF_INET_FORWARD, PRIORITY_FILTER, NF_DROP);
-    nft_chain(b, "input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, NF_DROP);
     nft_chain(b, "output", "filter", NF_INET_LOCAL_OUT, PRIORITY_FILTER, NF_DROP);
-    if (ruleset->transparent)
+    if (ruleset->transparent) {
         nft_chain(b, "streams", "filter", NF_INET_PRE_ROUTING, PRIORITY_MANGLE, NF_ACCEPT);
-    else
+    } else {
+        nft_chain(b, "input", "filter", NF_INET_LOCAL_IN, PRIORITY_FILTER, NF_DROP);
         nft_chain(b, "nat", "nat", NF_INET_LOCAL_OUT, PRIORITY_NAT, NF_ACCEPT);
+    }
     if (captures_packets(ruleset)) {
         nft_chain(b, "packets", "route", NF_INET_LOCAL_OUT, PRIORITY_MANGLE, NF_ACCEPT);
         nft_chain(b, "caught", "filter", NF_INET_PRE_ROUTING, PRIORITY_MANGLE, NF_ACCEPT);
@@ -480,8 +485,12 @@ static void write_batch(struct nft_batch *b, const struct ruleset *ruleset, bool
     }
     nft_port_set(b, RULESET_PORTS, ruleset->ports, ruleset->port_count);
     drop_rest(b, "forward");
-    put_input(b, ruleset);
-    (ruleset->transparent ? put_streams : put_nat)(b, ruleset);
+    if (ruleset->transparent) {
+        put_streams(b, ruleset);
+    } else {
+        put_input(b);
+        put_nat(b, ruleset);
+    }
     if (captures_packets(ruleset)) {
         put_packets(b, ruleset);
         put_caught(b, ruleset);

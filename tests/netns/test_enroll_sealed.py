@@ -92,7 +92,7 @@ for mark in (0, 1, 0x53):
 
 @pytest.mark.parametrize("damage, hint", [
     ("nft flush chain inet sallyport output", "changed"),
-    ("nft add rule inet sallyport input accept", "changed"),
+    ("nft add rule inet sallyport forward accept", "changed"),
     ("nft add element inet sallyport ports { 8080 }", "changed"),
     ("nft delete table inet sallyport", "gone"),
     ("ip rule del ipproto tcp", "routing rule that captures TCP over IPv4 is gone"),
