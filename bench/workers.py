@@ -91,10 +91,14 @@ class Workers:
             self.close()
             raise
 
-    def _confine(self, number, worker, part):
+    def place(self, turn):
+        """Each on a processor of its own, another one each turn: what else runs may favour one of them."""
         cpus = sorted(os.sched_getaffinity(0))
-        for task in Path(f"/proc/{worker}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {cpus[number % len(cpus)]})
+        for number, worker in enumerate(self.workers):
+            for task in Path(f"/proc/{worker}/task").iterdir():
+                os.sched_setaffinity(int(task.name), {cpus[(number + turn) % len(cpus)]})
+
+    def _confine(self, number, worker, part):
         share = Share(f"{self.count}-{number}", part)
         self.shares.append(share)
         share.take(worker)
@@ -183,6 +187,7 @@ def run(lab, options):
             for turn in range(options.rounds + 1):  # the first is a warm-up
                 for count in (1, 2) if turn % 2 else (2, 1):
                     try:
+                        subjects[count].place(turn)
                         figures = measure(lab, subjects[count], work, int(options.seconds * 1000), part)
                         table[count] += [figures] if turn else []
                     except Failure as why:
@@ -199,7 +204,7 @@ def run(lab, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=HERE.parent / "build")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--share", type=int, default=20, help="percent of a processor that each worker may use (20)")
     parser.add_argument("--works", type=lambda text: text.split(","), default=["flows", "echo"])
