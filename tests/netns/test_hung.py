@@ -106,3 +106,14 @@ def test_under_exec_a_worker_that_hangs_is_replaced_too(lab):
     done = run.wait()
     assert done.ok() and "allowed.example at" in done.out
     assert f"the worker {worker} has not answered for 10 seconds (it was stopped by a signal): killed" in done.err
+
+
+def test_a_dead_worker_is_no_news_for_the_service_manager(make_gateway):  # noqa: F811
+    """READY=1 is said at the start, and after a RELOADING=1; not again because a worker died."""
+    gateway = make_gateway(POLICY)
+    gateway.await_new_worker(gateway.kill_worker(), 10)
+    gateway.process.send_signal(signal.SIGHUP)
+    said = []
+    while not any("READY=1" in lines for lines in said):
+        said.append(gateway.notices.get(timeout=20))
+    assert any("RELOADING=1" in lines for lines in said[:-1]), said
