@@ -147,7 +147,10 @@ WORKER_FAULTS = [("memory", errno.ENOMEM), ("socket", errno.EMFILE), ("socket", 
                  ("connect", errno.EADDRNOTAVAIL), ("sendmsg", errno.ENOBUFS), ("recvmsg", errno.ENOMEM), ("sendto", errno.ENOBUFS),
                  ("recvfrom", errno.ENOMEM), ("sendmmsg", errno.ENOBUFS), ("recvmmsg", errno.ENOMEM), ("read", errno.EIO), ("write", errno.ENOSPC),
                  ("writev", errno.ENOSPC), ("splice", errno.ENOMEM), ("pipe2", errno.EMFILE), ("epoll_ctl", errno.ENOSPC),
-                 ("setsockopt", errno.ENOBUFS), ("getsockopt", errno.ENOBUFS)]
+                 ("setsockopt", errno.ENOBUFS), ("getsockopt", errno.ENOBUFS), ("accept4", errno.EINTR), ("accept4", errno.EPROTO),
+                 ("accept4", errno.EPERM), ("connect", errno.EPERM), ("connect", errno.ENETUNREACH), ("sendto", errno.EPERM), ("sendto", errno.EINTR),
+                 ("recvfrom", errno.EINTR), ("sendmsg", errno.EINTR), ("recvmsg", errno.EINTR), ("read", errno.EINTR), ("write", errno.EINTR),
+                 ("writev", errno.EINTR), ("writev", errno.EROFS), ("writev", errno.EDQUOT), ("writev", errno.EIO)]
 
 
 @pytest.mark.parametrize("kind, code", WORKER_FAULTS, ids=[f"{kind} {errno.errorcode[code]}" for kind, code in WORKER_FAULTS])
@@ -183,7 +186,9 @@ def test_every_call_of_the_worker_may_fail(faulty, kind, code):
 ENROL_FAULTS = [("memory", errno.ENOMEM), ("socket", errno.EMFILE), ("sendmsg", errno.ENOBUFS), ("recvmsg", errno.ENOMEM), ("sendto", errno.ENOBUFS),
                 ("recvfrom", errno.ENOBUFS), ("bind", errno.EADDRINUSE), ("listen", errno.EADDRINUSE), ("openat", errno.ENFILE),
                 ("write", errno.ENOSPC), ("fsync", errno.EIO), ("renameat", errno.EROFS), ("fork", errno.EAGAIN), ("setsockopt", errno.ENOPROTOOPT),
-                ("setns", errno.EPERM), ("socketpair", errno.EMFILE), ("read", errno.EIO), ("epoll_ctl", errno.ENOMEM)]
+                ("setns", errno.EPERM), ("socketpair", errno.EMFILE), ("read", errno.EIO), ("epoll_ctl", errno.ENOMEM), ("sendmsg", errno.EINTR),
+                ("recvmsg", errno.EINTR), ("read", errno.EINTR), ("write", errno.EINTR), ("openat", errno.EINTR), ("openat", errno.EROFS),
+                ("write", errno.EROFS), ("socket", errno.ENOMEM), ("accept4", errno.EMFILE)]
 
 
 def nothing_is_left(gateway, box, after=""):
