@@ -47,6 +47,7 @@ static void check_message(const struct channel_message *m, const struct capture_
     CHECK(memchr(m->container_id, 0, CHANNEL_ID_MAX) && memchr(m->container_name, 0, CHANNEL_ID_MAX));
     CHECK(memchr(m->container_image, 0, CHANNEL_IMAGE_MAX) && memchr(m->policy, 0, CHANNEL_ID_MAX));
     CHECK(memchr(m->pod, 0, CHANNEL_IMAGE_MAX) && memchr(m->pod_namespace, 0, CHANNEL_ID_MAX) && memchr(m->version, 0, CHANNEL_VERSION_MAX));
+    CHECK(memchr(m->text, 0, CHANNEL_IMAGE_MAX) && (m->type != CHANNEL_NOTE || m->note < NOTE_KINDS));
     CHECK(count_open(sockets) + (fd >= 0) == sent);
     CHECK(m->type == CHANNEL_CAPTURE || m->type == CHANNEL_NETWORK || m->type == CHANNEL_DOOR || count_open(sockets) == 0);
 }

@@ -279,6 +279,40 @@ static void hostile_names_stay_inside_their_string(void **state)
     json_decref(root);
 }
 
+static void a_change_has_who_and_what_and_no_flow(void **state)
+{
+    (void)state;
+    struct audit_event event = {.action = AUDIT_CHANGE,
+                                .allowed = true,
+                                .change = NOTE_DENY,
+                                .user = 1000,
+                                .rule = "bad\nname.example",
+                                .policy = "agents",
+                                .policy_version = "0123456789ab",
+                                .container_id = "box"};
+    json_t *root = format(&event);
+    assert_text(root, "event.action", "deny-added");
+    assert_text(root, "event.outcome", "success");
+    assert_text(root, "user.id", "1000");
+    assert_text(root, "rule.name", "bad\nname.example");
+    assert_text(root, "rule.ruleset", "agents");
+    assert_text(root, "container.id", "box");
+    assert_null(at(root, "event.reason"));
+    assert_null(at(root, "source"));
+    assert_null(at(root, "network"));
+    json_decref(root);
+    for (unsigned kind = 0; kind < NOTE_KINDS; kind++) {
+        for (int allowed = 0; allowed < 2; allowed++) {
+            event = (struct audit_event){.action = AUDIT_CHANGE, .allowed = allowed, .change = kind, .user = NOTE_NOBODY};
+            root = format(&event);
+            assert_non_null(at(root, "event.action"));
+            assert_text(root, "event.outcome", allowed ? "success" : "failure");
+            assert_null(at(root, "user"));
+            json_decref(root);
+        }
+    }
+}
+
 static void overlong_texts_are_cut_and_say_so(void **state)
 {
     (void)state;
@@ -859,6 +893,7 @@ int main(void)
         cmocka_unit_test(every_field_has_its_ecs_name),
         cmocka_unit_test(what_is_empty_is_left_out),
         cmocka_unit_test(actions_have_types_and_outcomes),
+        cmocka_unit_test(a_change_has_who_and_what_and_no_flow),
         cmocka_unit_test(hostile_names_stay_inside_their_string),
         cmocka_unit_test(overlong_texts_are_cut_and_say_so),
         cmocka_unit_test(the_worst_event_fits_a_line),

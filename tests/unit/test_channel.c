@@ -141,6 +141,32 @@ static void what_dns_answered_is_told_and_acknowledged(void **state)
     assert_int_equal(channel_send_learned(ends[0], 7, "agents", "a version that is far too long", 3, &address, 300), -ENAMETOOLONG);
 }
 
+static void a_note_is_cut_and_its_kind_is_checked(void **state)
+{
+    const int *ends = *state;
+    struct capture_sockets none;
+    struct channel_message message;
+    char rule[2 * CHANNEL_IMAGE_MAX];
+    int fd = -2;
+    memset(rule, 'r', sizeof(rule) - 1);
+    rule[sizeof(rule) - 1] = 0;
+    struct channel_note note = {.kind = NOTE_DENY, .failed = true, .user = 1000, .id = "box", .version = "0123456789ab", .text = rule};
+    assert_int_equal(channel_send_note(ends[0], 9, &note), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &none, &fd), 1);
+    assert_int_equal(message.type, CHANNEL_NOTE);
+    assert_int_equal(message.serial, 9);
+    assert_int_equal(message.note, NOTE_DENY);
+    assert_int_equal(message.user, 1000);
+    assert_true(message.failed);
+    assert_string_equal(message.container_id, "box");
+    assert_string_equal(message.container_name, "");
+    assert_string_equal(message.version, "0123456789ab");
+    assert_int_equal(strlen(message.text), CHANNEL_IMAGE_MAX - 1);
+    note.kind = NOTE_KINDS;
+    assert_int_equal(channel_send_note(ends[0], 9, &note), 0);
+    assert_int_equal(channel_receive(ends[1], &message, &none, &fd), -EBADMSG);
+}
+
 static void audit_carries_its_file(void **state)
 {
     const int *ends = *state;
@@ -344,6 +370,7 @@ int main(void)
         CASE(capture_carries_any_subset),
         CASE(a_network_is_a_capture_that_no_container_can_be),
         CASE(what_dns_answered_is_told_and_acknowledged),
+        CASE(a_note_is_cut_and_its_kind_is_checked),
         CASE(audit_carries_its_file),
         CASE(plain_messages),
         CASE(what_a_daemon_says),
