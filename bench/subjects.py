@@ -133,8 +133,13 @@ class _Proxy:
         return work in self.works
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        """Asked, not killed: nginx' worker outlives a master that is killed."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def _listener(port, transparent=False):
