@@ -52,7 +52,7 @@ const struct acl_policy *enrolment_policy(const struct enrolment *enrolment)
 
 /* ---- finding ---- */
 
-#define RULESET_FORM " 2" /* of the rulesets that a plan makes; to be counted up when the same plan is to make others */
+#define RULESET_FORM " 3" /* of the rulesets that a plan makes; to be counted up when the same plan is to make others */
 #define HASH_START 14695981039346656037u /* FNV-1a, 64 bits */
 #define HASH_PRIME 1099511628211u
 
