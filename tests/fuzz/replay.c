@@ -43,7 +43,7 @@ static int replay(const char *path)
         if (entry->d_name[0] == '.')
             continue;
         snprintf(child, sizeof(child), "%s/%s", path, entry->d_name);
-        r = replay_file(child);
+        r = replay(child);
     }
     closedir(folder);
     return r;
