@@ -175,7 +175,7 @@ static int run_plugin(void)
     char *text;
     size_t length;
     int status = EXIT_YES;
-    if (config_file_read("/dev/stdin", CNI_CONFIG_MAX, &text, &length, &err) < 0)
+    if (config_file_read(CONFIG_STANDARD_INPUT, CNI_CONFIG_MAX, &text, &length, &err) < 0)
         return say_error(&call, CNI_NOT_DECODED, &err);
     int r = cni_parse(text, length, from_environment, &call, &err);
     free(text);

@@ -65,7 +65,7 @@ static int read_state(struct oci_state *ret, struct error *err)
 {
     char *text;
     size_t length;
-    int r = config_file_read("/dev/stdin", OCI_STATE_MAX, &text, &length, err);
+    int r = config_file_read(CONFIG_STANDARD_INPUT, OCI_STATE_MAX, &text, &length, err);
     if (r < 0)
         return error_prefix(err, "the container's state on standard input");
     r = oci_state_parse(text, length, ret, err);

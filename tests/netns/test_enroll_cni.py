@@ -291,6 +291,13 @@ def test_version(runtime):
     assert done.returncode == 0 and told["supportedVersions"] == ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
+def test_a_dev_without_stdin_is_no_reason_to_fail(lab):
+    """The configuration comes by descriptor 0, whatever /dev has of it: a container that the plugin refuses does not start."""
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev && CNI_COMMAND=VERSION exec "$0" cni', lab.binary],
+                          input='{"cniVersion": "1.0.0"}', capture_output=True, text=True)
+    assert done.returncode == 0 and json.loads(done.stdout)["cniVersion"] == "1.0.0", done
+
+
 def test_behind_loopback_alone_a_pod_can_be_sealed(gateway, runtime, pod):
     done = runtime.call("ADD", pod, plugin="loopback", interface="lo")
     assert done.returncode == 0, done
