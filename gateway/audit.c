@@ -42,7 +42,7 @@
 #include <unistd.h>
 
 #define BLOCK_SIZE 65536
-#define QUEUE_MAX (1u << 20)
+#define QUEUE_MAX (1u << 22)   /* what ten thousand flows a second write while a disk stalls for 200 ms */
 #define RESERVE_MAX (1u << 18)
 #define SPARE_BLOCKS 4 /* kept when idle */
 #define GATHERED (4 * BLOCK_SIZE) /* does not wait for more */
