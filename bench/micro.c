@@ -12,7 +12,7 @@
 #include "gateway/dns_message.h"
 #include "gateway/hello.h"
 #include "gateway/http_gate.h"
-#include "redirect/metrics.h"
+#include "redirect/monitor/metrics.h"
 
 #include <err.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #include "cli/ask.h"
 
-#include "redirect/control.h"
+#include "redirect/daemon/control.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /*
  * `sallyport cni`: the CNI plugin. A container runtime starts it as "sallyport" in its folder of plugins, with CNI_COMMAND in the
- * environment; `sallyport cni install` puts it there (cni_install.c). What the runtime says is read in redirect/cni.h.
+ * environment; `sallyport cni install` puts it there (cni_install.c). What the runtime says is read in redirect/engines/cni.h.
  *
  *   ADD      enrolls the namespace, prints the result of the plugins before it. Fails: the pod does not start.
  *   DEL      withdraws it; what is not there is gone, so this never fails
@@ -13,8 +13,8 @@
 #include "cli/command.h"
 #include "base/fds.h"
 #include "config/file.h"
-#include "redirect/cni.h"
-#include "redirect/control.h"
+#include "redirect/engines/cni.h"
+#include "redirect/daemon/control.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -7,7 +7,7 @@
 #include "cli/cni_install.h"
 #include "cli/json_file.h"
 #include "base/fds.h"
-#include "redirect/cni.h"
+#include "redirect/engines/cni.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -14,7 +14,7 @@
 #include "cli/command.h"
 #include "cli/policy_internal.h"
 #include "config/profiles.h"
-#include "redirect/control.h"
+#include "redirect/daemon/control.h"
 
 #include <ctype.h>
 #include <getopt.h>

@@ -5,7 +5,7 @@
 #include "cli/ask.h"
 #include "cli/command.h"
 #include "cli/json_file.h"
-#include "redirect/oci.h"
+#include "redirect/engines/oci.h"
 
 #include <errno.h>
 #include <getopt.h>

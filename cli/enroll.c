@@ -7,7 +7,7 @@
 #include "cli/command.h"
 #include "cli/request.h"
 #include "base/fds.h"
-#include "redirect/control.h"
+#include "redirect/daemon/control.h"
 
 #include <errno.h>
 #include <fcntl.h>

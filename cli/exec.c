@@ -4,7 +4,7 @@
  */
 #include "cli/policy_internal.h"
 #include "gateway/worker.h"
-#include "redirect/monitor.h"
+#include "redirect/exec/monitor.h"
 
 #include <errno.h>
 #include <getopt.h>

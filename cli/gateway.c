@@ -6,9 +6,9 @@
 #include "base/log.h"
 #include "gateway/admin.h"
 #include "gateway/worker.h"
-#include "redirect/control.h"
-#include "redirect/daemon.h"
-#include "redirect/network_rules.h"
+#include "redirect/daemon/control.h"
+#include "redirect/daemon/daemon.h"
+#include "redirect/rules/network_rules.h"
 
 #include <errno.h>
 #include <getopt.h>

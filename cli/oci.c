@@ -13,8 +13,8 @@
 #include "cli/json_file.h"
 #include "base/fds.h"
 #include "config/file.h"
-#include "redirect/control.h"
-#include "redirect/oci.h"
+#include "redirect/daemon/control.h"
+#include "redirect/engines/oci.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
  */
 #include "cli/command.h"
 #include "cli/request.h"
-#include "redirect/control.h"
+#include "redirect/daemon/control.h"
 
 #include <getopt.h>
 #include <stdio.h>

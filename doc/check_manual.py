@@ -150,13 +150,13 @@ def check_audit_fields():
 
 
 def check_metrics():
-    """Each family of redirect/metrics.c, with its type and its labels."""
-    text = source("redirect/metrics.c")
+    """Each family of redirect/monitor/metrics.c, with its type and its labels."""
+    text = source("redirect/monitor/metrics.c")
     families = re.findall(r'family\(to, "(\w+)", "(\w+)"', text)
     families += [(name, kind) for kind, name in re.findall(r'\b(gauge|counter)\(to, "(\w+)"', text)]
     families += [(name, "counter") for name in re.findall(r'\bcounters\(to, m, "(\w+)"', text)]
     families += [(name, "histogram") for name in re.findall(r'\bhistogram\(to, m, "(\w+)"', text)]
-    complain_unless(len(families) > 20, "no metrics in redirect/metrics.c")
+    complain_unless(len(families) > 20, "no metrics in redirect/monitor/metrics.c")
     described = re.findall(r"^\.It Li (\w+) Pq (\w+)", sections(COMMANDS)["METRICS"], flags=re.M)
     complain_unless(sorted(described) == sorted(families), f"sallyport.8: metrics differ: {set(described) ^ set(families)}")
 

@@ -5,7 +5,7 @@
 #include "certs/server.h"
 #include "gateway/buffer.h"
 #include "gateway/worker_internal.h"
-#include "redirect/httpd.h"
+#include "redirect/daemon/httpd.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -8,7 +8,7 @@
 
 #include "config/snapshot.h"
 #include "gateway/deadline.h"
-#include "redirect/metrics.h"
+#include "redirect/monitor/metrics.h"
 
 struct admin;
 struct worker;

@@ -5,7 +5,7 @@
 #include "gateway/association_internal.h"
 
 #include "base/fds.h"
-#include "redirect/nflog.h"
+#include "redirect/rules/nflog.h"
 
 #include <errno.h>
 #include <linux/in6.h>

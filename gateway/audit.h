@@ -12,8 +12,8 @@
 #include "acl/policy.h"
 #include "base/addr.h"
 #include "base/error.h"
-#include "redirect/channel.h"
-#include "redirect/metrics.h"
+#include "redirect/monitor/channel.h"
+#include "redirect/monitor/metrics.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,7 +25,7 @@ enum audit_action {
     AUDIT_HTTP_REQUEST,  /* a later request of a kept-alive connection: "request-allowed" / "request-denied" */
     AUDIT_DNS_DENIED,    /* "dns-denied"; type ["protocol","denied"] */
     AUDIT_DNS_SUSPECTED, /* "dns-suspected": questions that look like a tunnel; type ["protocol","info"] */
-    AUDIT_CHANGE,        /* what was done to the gateway by order (redirect/notes.h): category ["configuration"] */
+    AUDIT_CHANGE,        /* what was done to the gateway by order (redirect/daemon/notes.h): category ["configuration"] */
     AUDIT_PACKET_DENIED, /* "packet-denied": nftables refused it (reason port_denied) */
 };
 

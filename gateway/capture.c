@@ -8,7 +8,7 @@
 #include "base/log.h"
 #include "config/overrides.h"
 #include "gateway/tenants.h"
-#include "redirect/nflog.h"
+#include "redirect/rules/nflog.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>

@@ -15,7 +15,7 @@
  * vouches for them, AD and DO go neither way. A name of one label, or with a search domain behind it, is a
  * name like others: allowed or answered NXDOMAIN at once, so that a stub resolver goes on to the next.
  *
- * Answers come from the address that was asked: by NAT, or in a namespace that has none (redirect/ruleset.c) as whole packets, which
+ * Answers come from the address that was asked: by NAT, or in a namespace that has none (redirect/rules/ruleset.c) as whole packets, which
  * leave by its raw socket.
  *
  * A question that waits for its answer holds a copy of the client's message; how many may wait is bounded, by

@@ -1,7 +1,7 @@
 #include "gateway/inbound.h"
 
 #include "base/fds.h"
-#include "redirect/publish.h"
+#include "redirect/daemon/publish.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /*
- * Ports of the host that lead into a container (redirect/publish.h tells how): flows the other way round. The client is outside, the
+ * Ports of the host that lead into a container (redirect/daemon/publish.h tells how): flows the other way round. The client is outside, the
  * origin is a server in the container, and the socket to it is made through the container's door.
  *
  * Which name or address is not asked: that the port was published is the permission. Limits, events, counters and time limits

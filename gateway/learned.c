@@ -1,7 +1,7 @@
 #include "gateway/learned.h"
 
 #include "gateway/worker_internal.h"
-#include "redirect/channel.h"
+#include "redirect/monitor/channel.h"
 
 #include <string.h>
 

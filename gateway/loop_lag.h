@@ -7,7 +7,7 @@
  */
 #pragma once
 
-#include "redirect/metrics.h"
+#include "redirect/monitor/metrics.h"
 
 /* At the end of a turn; `woke_ms` is when it began. */
 void loop_lag_observe(struct metrics_worker *metrics, uint64_t woke_ms);

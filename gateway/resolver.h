@@ -22,7 +22,7 @@
 #include "gateway/dns_message.h"
 #include "gateway/dot.h"
 #include "gateway/poller.h"
-#include "redirect/metrics.h"
+#include "redirect/monitor/metrics.h"
 
 #include <stddef.h>
 #include <stdint.h>

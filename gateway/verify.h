@@ -18,7 +18,7 @@
 #include "gateway/authorities.h"
 #include "gateway/deadline.h"
 #include "gateway/poller.h"
-#include "redirect/metrics.h"
+#include "redirect/monitor/metrics.h"
 
 #define VERIFY_PARALLEL 32
 #define VERIFY_PER_SECOND 100

@@ -4,8 +4,8 @@
 #pragma once
 
 #include "config/snapshot.h"
-#include "redirect/metrics.h"
-#include "redirect/supervisor.h"
+#include "redirect/monitor/metrics.h"
+#include "redirect/monitor/supervisor.h"
 
 struct worker_options {
     struct config_snapshot *snapshot; /* borrowed from the parent's memory (fork) */

@@ -26,8 +26,8 @@
 #include "gateway/report.h"
 #include "gateway/resolver.h"
 #include "gateway/verify.h"
-#include "redirect/channel.h"
-#include "redirect/supervisor.h"
+#include "redirect/monitor/channel.h"
+#include "redirect/monitor/supervisor.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -4,8 +4,8 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "redirect/api_route.h"
-#include "redirect/control.h"
+#include "redirect/daemon/api_route.h"
+#include "redirect/daemon/control.h"
 
 #define BODY_MAX 4096
 

@@ -8,7 +8,7 @@
 #include "tests/fuzz/fuzz.h"
 
 #include "base/fds.h"
-#include "redirect/channel.h"
+#include "redirect/monitor/channel.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,7 +4,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "redirect/cni.h"
+#include "redirect/engines/cni.h"
 
 static char variables[4096];
 

@@ -4,7 +4,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "redirect/control.h"
+#include "redirect/daemon/control.h"
 
 #include <errno.h>
 

@@ -4,7 +4,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "redirect/httpd.h"
+#include "redirect/daemon/httpd.h"
 
 #define BODY_MAX 64
 

@@ -4,7 +4,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "redirect/oci.h"
+#include "redirect/engines/oci.h"
 
 #include <errno.h>
 

@@ -3,7 +3,7 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include "redirect/publish.h"
+#include "redirect/daemon/publish.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

@@ -6,7 +6,7 @@
 
 #include "base/fds.h"
 #include "config/bundle.h"
-#include "redirect/state.h"
+#include "redirect/daemon/state.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -53,7 +53,7 @@ def test_every_example_prints_what_the_document_says(make_gateway):
 
 def test_every_endpoint_is_in_the_document_with_an_example():
     text = DOCUMENT.read_text()
-    table = re.findall(r'\{"([A-Z]+)", "([^"]+)", (?:true|false), \w+\}', (ROOT / "redirect/api_route.c").read_text())
+    table = re.findall(r'\{"([A-Z]+)", "([^"]+)", (?:true|false), \w+\}', (ROOT / "redirect/daemon/api_route.c").read_text())
     assert len(table) > 15
     headings = {part.strip() for line in re.findall(r"^### (.*)$", text, flags=re.M) for part in line.split(",")}
     written = {f"{method} {path.replace('/v1/policies/*', '/v1/policies/NAME').replace('*', 'ID')}" for method, path in table}

@@ -1,4 +1,4 @@
-/* Unit tests of redirect/channel.c: what is sent arrives, with its descriptors; what is not ours is refused,
+/* Unit tests of redirect/monitor/channel.c: what is sent arrives, with its descriptors; what is not ours is refused,
  * and no descriptor of it stays open. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,8 +7,8 @@
 #include <cmocka.h>
 
 #include "base/fds.h"
-#include "redirect/channel.h"
-#include "redirect/state.h"
+#include "redirect/monitor/channel.h"
+#include "redirect/daemon/state.h"
 
 #include <dirent.h>
 #include <errno.h>

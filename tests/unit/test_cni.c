@@ -1,11 +1,11 @@
-/* Unit tests of redirect/cni.c: what container runtimes say, and what they are told. */
+/* Unit tests of redirect/engines/cni.c: what container runtimes say, and what they are told. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "redirect/cni.h"
+#include "redirect/engines/cni.h"
 
 #include <errno.h>
 #include <stdlib.h>

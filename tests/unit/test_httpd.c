@@ -1,11 +1,11 @@
-/* Unit tests of redirect/httpd.c: what a small server takes for a request, and what it says to the rest. */
+/* Unit tests of redirect/daemon/httpd.c: what a small server takes for a request, and what it says to the rest. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "redirect/httpd.h"
+#include "redirect/daemon/httpd.h"
 
 #include <errno.h>
 #include <stdlib.h>

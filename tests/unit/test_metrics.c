@@ -1,11 +1,11 @@
-/* Unit tests of redirect/metrics.c: the page is shared with children, and its text is OpenMetrics that adds up. */
+/* Unit tests of redirect/monitor/metrics.c: the page is shared with children, and its text is OpenMetrics that adds up. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "redirect/metrics.h"
+#include "redirect/monitor/metrics.h"
 
 #include <errno.h>
 #include <stdio.h>

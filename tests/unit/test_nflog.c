@@ -1,11 +1,11 @@
-/* Unit tests of redirect/nflog.c: packets that a container made, read without trusting a length in them. */
+/* Unit tests of redirect/rules/nflog.c: packets that a container made, read without trusting a length in them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "redirect/nflog.h"
+#include "redirect/rules/nflog.h"
 
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_log.h>

@@ -1,4 +1,4 @@
-/* Unit tests of redirect/nft.c: networks as the ranges of an interval set. The rest of it is tried on the kernel, in test_sealed.c and
+/* Unit tests of redirect/rules/nft.c: networks as the ranges of an interval set. The rest of it is tried on the kernel, in test_sealed.c and
  * tests/netns. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "redirect/nft.c" /* NOLINT: for its statics */
+#include "redirect/rules/nft.c" /* NOLINT: for its statics */
 
 #define MOST 8
 

@@ -1,12 +1,12 @@
-/* Unit tests of redirect/oci.c and of the requests in redirect/control.c: what others write in JSON. */
+/* Unit tests of redirect/engines/oci.c and of the requests in redirect/daemon/control.c: what others write in JSON. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "redirect/control.h"
-#include "redirect/oci.h"
+#include "redirect/daemon/control.h"
+#include "redirect/engines/oci.h"
 
 #include <errno.h>
 #include <string.h>

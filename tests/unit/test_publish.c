@@ -1,11 +1,11 @@
-/* Unit tests of redirect/publish.c: what may be published, in words. */
+/* Unit tests of redirect/daemon/publish.c: what may be published, in words. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "redirect/publish.h"
+#include "redirect/daemon/publish.h"
 
 #include <errno.h>
 #include <string.h>

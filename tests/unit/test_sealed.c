@@ -1,5 +1,5 @@
 /*
- * Tests of redirect/sealed.c with real packets: each case runs in a child with a network namespace of its
+ * Tests of redirect/rules/sealed.c with real packets: each case runs in a child with a network namespace of its
  * own, as root and as an ordinary user (through a user namespace), with each kind of link that the kernel
  * has. Nothing leaves the namespaces; addresses are those of RFC 2544 and RFC 3849.
  *
@@ -14,10 +14,10 @@
 
 #include "base/fds.h"
 #include "gateway/packet.h"
-#include "redirect/netlink.h"
-#include "redirect/nflog.h"
-#include "redirect/rtnl.h"
-#include "redirect/sealed.h"
+#include "redirect/rules/netlink.h"
+#include "redirect/rules/nflog.h"
+#include "redirect/rules/rtnl.h"
+#include "redirect/rules/sealed.h"
 
 #include <dirent.h>
 #include <cap-ng.h>

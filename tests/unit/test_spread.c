@@ -1,11 +1,11 @@
-/* Unit tests of redirect/spread.c: which of several listeners has whom, asked of the kernel. */
+/* Unit tests of redirect/rules/spread.c: which of several listeners has whom, asked of the kernel. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "redirect/spread.h"
+#include "redirect/rules/spread.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* Unit tests of redirect/state.c: what is written comes back, and what no gateway wrote does not. */
+/* Unit tests of redirect/daemon/state.c: what is written comes back, and what no gateway wrote does not. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,7 +7,7 @@
 
 #include "base/fds.h"
 #include "base/log.h"
-#include "redirect/state.h"
+#include "redirect/daemon/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
