@@ -74,7 +74,7 @@ def test_the_page_s_commands_exist(binary):
 
 def test_the_page_s_sentences_are_the_program_s():
     source = "".join(path.read_text() for folder in ("redirect", "cli", "gateway")
-                     for path in (laboratory.ROOT / folder).glob("*.c"))
+                     for path in (laboratory.ROOT / folder).rglob("*.c"))
     source = re.sub(r'"\s*\n\s*"', "", source)
     table = PAGE[PAGE.index("## When a container does not start"):]
     said = [part.strip(" …`\"") for row in re.findall(r"^\| `(.*?)`", table, flags=re.M) for part in row.split("…")]

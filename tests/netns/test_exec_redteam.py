@@ -591,7 +591,8 @@ while get() == "200" and passed < 10000: passed += 1
 print(passed, *(get() for _ in range(3)))
 """
     try:
-        run = lab.exec(["/usr/bin/python3", "-c", story], allow=["allowed.example"], audit=False, options=["--audit", fifo]).ok()
+        policy = lab.config("version: 1\npolicies: {p: {allow: [allowed.example], limits: {flows_per_second: 100000}}}\n")
+        run = lab.exec(["/usr/bin/python3", "-c", story], config=policy, audit=False, options=["--audit", fifo]).ok()
     finally:
         os.close(keep)
         fifo.unlink()

@@ -263,7 +263,7 @@ def test_the_total_of_flows_holds_for_all_together(make_gateway):
     flows = [hold_flow(box) for box in (boxes[0], boxes[0], boxes[1], boxes[1])]
     for box in boxes:
         assert box.curl("https://allowed.example/").returncode != 0
-    gateway.await_event(lambda audit: len(audit.where(event_reason="limit_connections")) == 2)
+    gateway.await_event(lambda audit: len(audit.where(event_reason="limit_connections")) >= 2)  # curl may try another address
     flows[0].stdin.close()
     assert flows[0].wait(10) == 0
     wait_until(lambda: gateway.status()["flows_active"] == 3, "room")
